@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The configuration: bootcd.toml and its drop-ins, documented in bootcd.toml(5).
+
+Files are read in the order of `SEARCH_PATH`; a later one wins key by key. An unknown key is an error, since a
+misspelt safety setting that is silently ignored is worse than a refused start.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+
+SEARCH_PATH = (
+    Path("/usr/lib/bootcd/bootcd.toml"),
+    Path("/usr/lib/bootcd/bootcd.toml.d"),
+    Path("/etc/bootcd/bootcd.toml"),
+    Path("/etc/bootcd/bootcd.toml.d"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All settings; the field `keep_previous` is the key `previous` of the table `[keep]`, and so on."""
+
+    keep_previous: int = 1
+    """How many deployments are kept for rollback beside the booted, staged and pinned ones."""
+    boot_tries: int = 3
+    """How often the loader tries a new entry before it falls back; 0 turns boot counting off."""
+    pull_max_layer_size: int = 64 << 30
+    """Largest layer that is accepted, in bytes when decompressed."""
+    registry_ca_file: str = ""
+    """PEM file with the authorities trusted beside the system's; empty for none."""
+    registry_auth_file: str = ""
+    """auth.json to use instead of the places where containers tools look."""
+    registry_insecure: tuple[str, ...] = ()
+    """Hosts (host or host:port) that may be asked over plain HTTP or with an unverified certificate."""
+
+
+def load(paths: Iterable[Path] = SEARCH_PATH) -> Config:
+    """Read the configuration from files and directories of `*.toml`; what is missing is skipped. Raises ConfigError."""
+    config = Config()
+    for path in paths:
+        for file in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
+            try:
+                text = file.read_text("utf-8")
+            except FileNotFoundError:
+                continue
+            except (OSError, UnicodeDecodeError) as error:
+                raise ConfigError(f"{file}: cannot be read: {error}") from error
+            config = _apply(config, text, str(file))
+    return config
+
+
+def _apply(config: Config, text: str, where: str) -> Config:
+    try:
+        document = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{where}: {error}") from error
+    defaults = {field.name: getattr(config, field.name) for field in fields(Config)}
+    changes: dict[str, Any] = {}
+    for table, keys in document.items():
+        if not isinstance(keys, dict):
+            raise ConfigError(f"{where}: '{table}' stands outside of a table")
+        for key, value in keys.items():
+            name = f"{table}_{key}".replace("-", "_")
+            if name not in defaults:
+                raise ConfigError(f"{where}: unknown key '{key}' in [{table}]")
+            changes[name] = _checked(value, defaults[name], f"{where}: [{table}] {key}")
+    return replace(config, **changes)
+
+
+def _checked(value: object, default: object, where: str) -> object:
+    if isinstance(default, tuple):
+        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise ConfigError(f"{where}: expected a list of strings")
+    if type(value) is not type(default):
+        raise ConfigError(f"{where}: expected {'an integer' if isinstance(default, int) else 'a string'}")
+    if isinstance(value, int) and value < 0:
+        raise ConfigError(f"{where}: must not be negative")
+    return value

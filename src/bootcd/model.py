@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Values that more than one layer speaks about: image references, platforms, progress."""
+
+from __future__ import annotations
+
+import platform as _platform
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+from .errors import UsageError
+
+TRANSPORTS = ("docker", "oci", "oci-archive")
+"""Transports in the spelling of containers-transports(5); `docker` is a registry."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
+_PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is an OCI digest of an algorithm that we check."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReference:
+    """Where an image comes from.
+
+    `transport` is one of `TRANSPORTS`. For `docker`, `name` is host and repository path; for `oci` and `oci-archive` it
+    is a file system path. `tag` and `digest` select the image; both may be absent for the file transports, which then
+    must hold exactly one image.
+    """
+
+    transport: str
+    name: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ImageReference:
+        """Read `[docker://]HOST/PATH[:TAG][@DIGEST]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`.
+
+        `registry:` is accepted as another name of `docker://`, as bootc writes it. Raises UsageError.
+        """
+        for transport in ("oci", "oci-archive"):
+            if text.startswith(transport + ":"):
+                return cls._parse_file(transport, text[len(transport) + 1 :], text)
+        for prefix in ("docker://", "registry:"):
+            if text.startswith(prefix):
+                return cls._parse_registry(text[len(prefix) :], text)
+        if ":" in text.split("/")[0] and "/" not in text and not text.split(":")[1].isdigit():
+            raise UsageError(f"image reference '{text}' names no registry",
+                             advice="Write the registry out, for example quay.io/NAME/IMAGE:TAG.")
+        return cls._parse_registry(text, text)
+
+    @classmethod
+    def _parse_file(cls, transport: str, rest: str, whole: str) -> ImageReference:
+        digest = None
+        if "@" in rest and is_digest(rest.rpartition("@")[2]):
+            rest, _, digest = rest.rpartition("@")
+        name, colon, tag = rest.rpartition(":")
+        if not colon or "/" in tag:
+            name, tag = rest, ""
+        if not name:
+            raise UsageError(f"image reference '{whole}' names no path")
+        return cls(transport, name, tag or None, digest)
+
+    @classmethod
+    def _parse_registry(cls, rest: str, whole: str) -> ImageReference:
+        name, at, digest = rest.partition("@")
+        if at and not is_digest(digest):
+            raise UsageError(f"image reference '{whole}' has a malformed digest")
+        tag = ""
+        if ":" in name.rpartition("/")[2]:
+            name, _, tag = name.rpartition(":")
+            if not _TAG.fullmatch(tag):
+                raise UsageError(f"image reference '{whole}' has a malformed tag")
+        host, slash, path = name.partition("/")
+        if not slash or not ("." in host or ":" in host or host == "localhost"):
+            raise UsageError(f"image reference '{whole}' names no registry",
+                             advice="Write the registry out, for example quay.io/NAME/IMAGE:TAG.")
+        if not _HOST.fullmatch(host) or not _PATH.fullmatch(path):
+            raise UsageError(f"image reference '{whole}' is malformed")
+        return cls("docker", name, tag or (None if at else "latest"), digest or None)
+
+    @property
+    def host(self) -> str:
+        """The registry's host[:port]; empty for other transports."""
+        return self.name.partition("/")[0] if self.transport == "docker" else ""
+
+    @property
+    def repository(self) -> str:
+        """The repository path at the registry; empty for other transports."""
+        return self.name.partition("/")[2] if self.transport == "docker" else ""
+
+    def __str__(self) -> str:
+        text = self.name if self.transport == "docker" else f"{self.transport}:{self.name}"
+        if self.tag:
+            text += f":{self.tag}"
+        return f"{text}@{self.digest}" if self.digest else text
+
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm", "riscv64": "riscv64",
+                  "ppc64le": "ppc64le", "s390x": "s390x", "loongarch64": "loong64"}
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """Which of an index's manifests fits, in Go's words (OCI image index, `platform`)."""
+
+    os: str
+    architecture: str
+    variant: str = ""
+
+    @classmethod
+    def current(cls) -> Platform:
+        """This machine's platform."""
+        machine = _platform.machine()
+        variant = {"aarch64": "v8", "armv7l": "v7"}.get(machine, "")
+        return cls("linux", _ARCHITECTURES.get(machine, machine), variant)
+
+    def __str__(self) -> str:
+        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+
+
+class Progress(Protocol):
+    """Who wants to know how far an operation is. Calls may come from any thread and must be cheap."""
+
+    def begin(self, stage: str, total: int = 0) -> None:
+        """A stage starts; `total` is in bytes, 0 when nothing is counted."""
+
+    def advance(self, count: int) -> None:
+        """`count` more bytes of the current stage are done."""
+
+    def note(self, message: str) -> None:
+        """Something that a reader of a log would like to know."""
+
+
+class SilentProgress:
+    """A `Progress` that nobody reads."""
+
+    def begin(self, stage: str, total: int = 0) -> None:
+        pass
+
+    def advance(self, count: int) -> None:
+        pass
+
+    def note(self, message: str) -> None:
+        pass
