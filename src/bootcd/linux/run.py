@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one door to other programs.
+
+A program is started from an argument list, never through a shell, with a clean environment (so that its messages are
+in English and nothing of the caller's session changes what it does), with standard input closed unless data is given,
+and with its output captured. A program that is missing or fails becomes one error that carries its last words.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
+
+from ..errors import BootcdError, Unsupported
+
+log = logging.getLogger(__name__)
+
+_KEPT = ("PATH", "HOME", "TMPDIR", "SYSTEMD_RELAX_ESP_CHECKS", "SYSTEMD_ESP_PATH")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_LAST_WORDS = 2000
+
+
+def run(
+    argv: Sequence[str | bytes | os.PathLike[str]], *, input: bytes | None = None, check: bool = True,
+    env: Mapping[str, str] | None = None, cwd: str | os.PathLike[str] | None = None,
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program to its end and return its status, standard output and standard error.
+
+    `env` is added to the clean environment. Raises Unsupported when the program does not exist, BootcdError when it
+    fails and `check` is set.
+    """
+    words = [os.fsdecode(word) for word in argv]
+    log.debug("run: %s", shlex.join(words))
+    environment = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
+    environment.update((name, os.environ[name]) for name in _KEPT if name in os.environ)
+    environment.update(env or {})
+    stdin = subprocess.DEVNULL if input is None else None
+    try:
+        done = subprocess.run(words, input=input, stdin=stdin, capture_output=True, check=False, env=environment,
+                              cwd=cwd)
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        if cwd is not None and not os.path.isdir(cwd):
+            raise BootcdError(f"cannot run {words[0]}: no directory {os.fspath(cwd)}") from error
+        raise Unsupported(f"cannot run {words[0]}: {error.strerror}", advice=f"Install {words[0]}.") from error
+    except (OSError, ValueError) as error:
+        raise BootcdError(f"cannot run {words[0]}: {error}") from error
+    if check and done.returncode:
+        how = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+        words_said = (done.stderr.strip() or done.stdout.strip())[-_LAST_WORDS:].decode("utf-8", "replace")
+        raise BootcdError(f"{shlex.join(words)} failed ({how}){': ' if words_said else ''}{words_said}")
+    return done

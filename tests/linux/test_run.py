@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Programs are run in a clean environment and fail clearly."""
+
+from __future__ import annotations
+
+import pytest
+
+from bootcd.errors import BootcdError, Unsupported
+from bootcd.linux.run import run
+
+
+def test_output_and_input():
+    assert run(["cat"], input=b"hello").stdout == b"hello"
+    assert run(["cat"]).stdout == b""  # standard input is closed, nothing waits
+
+
+def test_environment_is_clean(monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD_NOT", "x")
+    monkeypatch.setenv("LANG", "de_DE.UTF-8")
+    lines = run(["env"], env={"MINE": "1"}).stdout.splitlines()
+    assert b"MINE=1" in lines
+    assert b"LC_ALL=C.UTF-8" in lines
+    assert not any(line.startswith((b"LD_PRELOAD_NOT", b"LANG=")) for line in lines)
+
+
+def test_failure_carries_the_last_words():
+    with pytest.raises(BootcdError, match=r"sh -c .* failed \(exit status 3\): no such luck"):
+        run(["sh", "-c", "echo no such luck >&2; exit 3"])
+    with pytest.raises(BootcdError, match="signal 9"):
+        run(["sh", "-c", "kill -9 $$"])
+    assert run(["false"], check=False).returncode == 1
+
+
+def test_missing_program_and_directory(tmp_path):
+    with pytest.raises(Unsupported, match="no-such-program") as caught:
+        run(["no-such-program"])
+    assert caught.value.hint == "Install no-such-program."
+    with pytest.raises(BootcdError, match="no directory"):
+        run(["true"], cwd=tmp_path / "gone")
