@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The boot partition: the EFI system partition, or XBOOTLDR where there is one.
+
+    loader/entries/        entries of every system that boots from here; ours begin with "bootcd-"
+    loader/entries.srel    "type1": entries follow the Boot Loader Specification
+    EFI/bootcd/            our kernels, initrds and UKIs; nobody else's
+
+It is FAT as a rule: names do not know upper from lower case, there are neither links nor owners, and nothing but a
+single new directory entry is atomic. So a file is written under a temporary name, flushed, renamed to a name that was
+not there, and the directory is flushed. What is not ours is neither changed nor removed.
+
+Only one process writes at a time (the lock in state/bootcd), which is why temporary files that are found are left over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterable, Iterator
+
+from ..errors import BootcdError, EspFull, NotFound, PermissionDenied, ReadOnly
+from ..linux.files import fsync_dir, step, translate, write_all
+
+ENTRIES = "loader/entries"
+KERNELS = "EFI/bootcd"
+CONFIG = "loader/loader.conf"
+MARKER = "loader/entries.srel"
+TEMPORARY_PREFIX = ".bootcd-"
+TEMPORARY_SUFFIX = ".tmp"
+
+_CHUNK = 1 << 20
+
+
+class Esp:
+    """A mounted boot partition at `path`. All other paths are relative to it, with '/' and without a leading one.
+
+    Raises NotFound when there is no directory.
+    """
+
+    __slots__ = ("path",)
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        if not os.path.isdir(self.path):
+            raise NotFound(f"there is no boot partition at {self.path}", advice="Mount it, or choose one with --esp.")
+
+    def join(self, relative: str) -> str:
+        """The path to give to the system."""
+        return os.path.join(self.path, relative)
+
+    # --- room ---
+
+    def free(self) -> int:
+        """Bytes that can still be written."""
+        with translate(f"cannot examine {self.path}", full=EspFull):
+            state = os.statvfs(self.path)
+        return state.f_bavail * state.f_frsize
+
+    def total(self) -> int:
+        """Bytes of the whole file system."""
+        with translate(f"cannot examine {self.path}", full=EspFull):
+            state = os.statvfs(self.path)
+        return state.f_blocks * state.f_frsize
+
+    def occupied(self, *sizes: int) -> int:
+        """How many bytes files of these sizes take, in whole clusters."""
+        with translate(f"cannot examine {self.path}", full=EspFull):
+            cluster = max(os.statvfs(self.path).f_frsize, 1)
+        return sum(-(-size // cluster) * cluster for size in sizes)
+
+    def require(self, needed: int, what: str) -> None:
+        """Raise EspFull when less than `needed` bytes are free."""
+        free = self.free()
+        if needed > free:
+            raise EspFull(f"{self.path}: {what} needs {needed} bytes, {free} of {self.total()} are free")
+
+    def check_writable(self) -> None:
+        """Raise ReadOnly or PermissionDenied when nothing can be written here."""
+        with translate(f"cannot examine {self.path}", full=EspFull):
+            if os.statvfs(self.path).f_flag & os.ST_RDONLY:
+                raise ReadOnly(f"{self.path} is mounted read-only", advice="Mount it writable and try again.")
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise PermissionDenied(f"{self.path} cannot be written")
+
+    # --- reading ---
+
+    def names(self, directory: str) -> list[str]:
+        """The names in a directory, sorted; none when it is absent. Temporary files are left out."""
+        with translate(f"cannot list {self.join(directory)}", full=EspFull):
+            try:
+                found = os.listdir(self.join(directory))
+            except FileNotFoundError:
+                return []
+        return sorted(name for name in found if not is_temporary(name))
+
+    def size(self, relative: str) -> int | None:
+        """The size of a regular file, None where there is none."""
+        with translate(f"cannot examine {self.join(relative)}", full=EspFull):
+            try:
+                state = os.stat(self.join(relative))
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return state.st_size if stat.S_ISREG(state.st_mode) else None
+
+    def read(self, relative: str, limit: int) -> bytes:
+        """The first `limit` + 1 bytes of a file at most, so that one who checks the length sees that it is too long."""
+        with translate(f"cannot read {self.join(relative)}", full=EspFull), open(self.join(relative), "rb") as file:
+            return file.read(limit + 1)
+
+    def chunks(self, relative: str) -> Iterator[bytes]:
+        """The content of a file, a piece at a time."""
+        with translate(f"cannot read {self.join(relative)}", full=EspFull), open(self.join(relative), "rb") as file:
+            while data := file.read(_CHUNK):
+                yield data
+
+    # --- writing ---
+
+    def make_directory(self, relative: str) -> None:
+        """Create a directory with its parents, durably; nothing happens when it is there."""
+        here = ""
+        for part in relative.split("/"):
+            parent, here = here, f"{here}/{part}" if here else part
+            with translate(f"cannot create {self.join(here)}", full=EspFull):
+                try:
+                    os.mkdir(self.join(here), 0o755)
+                except FileExistsError:
+                    continue
+                step("esp-directory-made")
+                fsync_dir(self.join(parent))
+
+    def write(self, relative: str, chunks: Iterable[bytes], size: int | None = None) -> int:
+        """Write a file durably; it shows up under its name only when it is complete. Returns its size.
+
+        `size`, if known, is checked against the free space first, and against what was written. Whatever goes wrong,
+        the temporary file is removed. Raises EspFull, ReadOnly.
+        """
+        path = self.join(relative)
+        directory, name = os.path.split(path)
+        if size is not None:
+            self.require(self.occupied(size), name)
+        temporary = os.path.join(directory, f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+        written = 0
+        try:
+            with translate(f"cannot write {path}", full=EspFull):
+                fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+                try:
+                    step("esp-temporary-made")
+                    for chunk in chunks:
+                        write_all(fd, chunk)
+                        written += len(chunk)
+                    if size is not None and written != size:
+                        raise BootcdError(f"cannot write {path}: {written} bytes came instead of {size}")
+                    step("esp-before-fsync")
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                step("esp-before-rename")
+                os.rename(temporary, path)
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            if isinstance(error, EspFull):
+                wanted = f"{size} bytes" if size is not None else f"more than {written} bytes"
+                free = self.free()
+                raise EspFull(f"{path}: {wanted} do not fit, {free} of {self.total()} are free") from error
+            raise
+        step("esp-after-rename")
+        with translate(f"cannot flush {directory}", full=EspFull):
+            fsync_dir(directory)
+        step("esp-after-sync")
+        return written
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name in the same directory, durably."""
+        with translate(f"cannot rename {self.join(old)}", full=EspFull):
+            os.rename(self.join(old), self.join(new))
+            step("esp-after-rename")
+            fsync_dir(os.path.dirname(self.join(new)))
+
+    def remove(self, relative: str) -> int:
+        """Remove a file, or a directory of ours with all that is in it, durably.
+
+        Returns the bytes freed, 0 when it is absent.
+        """
+        path = self.join(relative)
+        freed = 0
+        with translate(f"cannot remove {path}", full=EspFull):
+            found: list[tuple[str, os.stat_result]] = []
+            open_paths = [path]
+            while open_paths:
+                here = open_paths.pop()
+                try:
+                    state = os.lstat(here)
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+                found.append((here, state))
+                if stat.S_ISDIR(state.st_mode):
+                    open_paths.extend(os.path.join(here, name) for name in os.listdir(here))
+            for here, state in reversed(found):
+                if stat.S_ISDIR(state.st_mode):
+                    os.rmdir(here)
+                else:
+                    os.unlink(here)
+                    freed += state.st_size
+                step("esp-after-remove")
+            if found:
+                fsync_dir(os.path.dirname(path))
+        return freed
+
+    def clean(self) -> list[str]:
+        """Remove temporary files that an interrupted write left behind; returns their paths."""
+        removed = []
+        ours = (f"{KERNELS}/{name}" for name in self.names(KERNELS))
+        for place in (ENTRIES, "loader", "EFI/systemd", "EFI/BOOT", KERNELS, *ours):
+            with translate(f"cannot list {self.join(place)}", full=EspFull):
+                try:
+                    found = sorted(filter(is_temporary, os.listdir(self.join(place))))
+                except (FileNotFoundError, NotADirectoryError):
+                    continue
+            for name in found:
+                self.remove(f"{place}/{name}")
+                removed.append(f"{place}/{name}")
+        return removed
+
+    def prepare(self) -> None:
+        """Make our directories and, if nobody has yet, mark the entries as those of the specification."""
+        self.make_directory(ENTRIES)
+        self.make_directory(KERNELS)
+        with translate(f"cannot examine {self.join(MARKER)}", full=EspFull):
+            try:
+                os.lstat(self.join(MARKER))
+            except FileNotFoundError:
+                self.write(MARKER, [b"type1\n"])
+
+
+def is_temporary(name: str) -> bool:
+    """Whether `write` makes files of such names."""
+    return name.startswith(TEMPORARY_PREFIX) and name.endswith(TEMPORARY_SUFFIX)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernel arguments: those that name the composefs image of the root file system, and those that an image asks for.
+
+    composefs.digest=v1-sha512-12:<128 hex>    an EROFS image of version 0 or 1; `v2-…` one of version 2
+    composefs=<64 or 128 hex>                  one of version 2, the older form
+    a '?' right after the '='                  fs-verity is optional
+
+A command line is split at ASCII white space outside of double quotes; quotes have no escapes and stay in the argument.
+Several `composefs.digest=` are legal: for example one for each hash algorithm.
+
+Images add arguments with `*.toml` in `/usr/lib/bootc/kargs.d` and `/usr/lib/bootcd/kargs.d`:
+
+    kargs = ["console=ttyS0", "quiet"]
+    match-architectures = ["x86_64"]           # optional
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..errors import BootEntryError, ConfigError
+from ..formats.fsverity import Algorithm
+from ..formats.tree import Directory, RegularFile
+
+KARGS_DIRECTORIES = (b"/usr/lib/bootc/kargs.d", b"/usr/lib/bootcd/kargs.d")
+MAX_KARGS_FILE = 64 * 1024
+"""Bytes of one file in kargs.d."""
+
+DIGEST_KEY = "composefs.digest="
+LEGACY_KEY = "composefs="
+
+_TOKEN = re.compile(r'(?:"[^"]*(?:"|$)|[^ \t\n\r\f\v"])+')
+_DIGEST = re.compile(r"v([12])-(sha256|sha512)-12:([0-9a-fA-F]+)")
+_HEX = re.compile(r"[0-9a-fA-F]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_ARCHITECTURES = {
+    "amd64": "x86_64", "arm64": "aarch64", "386": "x86", "i686": "x86", "ppc64le": "powerpc64", "ppc64": "powerpc64",
+    "loong64": "loongarch64", "armv7l": "arm", "arm64v8": "aarch64",
+}
+"""Names of Go and of uname in the words of Rust, which `match-architectures` uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComposefsKarg:
+    """An argument that names an image: `version` is 1 for EROFS V0 and V1, else 2."""
+
+    digest: bytes
+    version: int
+    insecure: bool = False
+
+    @property
+    def algorithm(self) -> Algorithm:
+        return Algorithm.of_digest(self.digest)
+
+    def __str__(self) -> str:
+        mark = "?" if self.insecure else ""
+        if self.version == 2:
+            return f"{LEGACY_KEY}{mark}{self.digest.hex()}"
+        return f"{DIGEST_KEY}{mark}v{self.version}-{self.algorithm.suffix}:{self.digest.hex()}"
+
+
+def karg_for(digest: bytes, version: int, algorithm: Algorithm, secure: bool) -> str:
+    """The argument for an image with this digest; `version` is that of its EROFS format, `secure` demands fs-verity."""
+    if len(digest) != algorithm.digest_size:
+        raise BootEntryError(f"digest {digest.hex()} has not the length of {algorithm.label}")
+    return str(ComposefsKarg(digest, 2 if version >= 2 else 1, not secure))
+
+
+def split_cmdline(cmdline: str) -> list[str]:
+    """The arguments of a kernel command line, quotes kept."""
+    return _TOKEN.findall(cmdline)
+
+
+def join_cmdline(arguments: Iterable[str]) -> str:
+    return " ".join(arguments)
+
+
+def is_composefs(argument: str) -> bool:
+    """Whether an argument names an image, well-formed or not."""
+    return argument.startswith((DIGEST_KEY, LEGACY_KEY))
+
+
+def parse_karg(argument: str) -> ComposefsKarg | None:
+    """None for any other argument. Raises BootEntryError when it is malformed or of an unknown version."""
+    if argument.startswith(DIGEST_KEY):
+        value = argument[len(DIGEST_KEY) :]
+        found = _DIGEST.fullmatch(value.removeprefix("?"))
+        if found and len(found[3]) == Algorithm.parse(found[2]).digest_size * 2:
+            return ComposefsKarg(bytes.fromhex(found[3]), int(found[1]), value.startswith("?"))
+    elif argument.startswith(LEGACY_KEY):
+        value = argument[len(LEGACY_KEY) :]
+        text = value.removeprefix("?")
+        if len(text) in (64, 128) and _HEX.fullmatch(text):
+            return ComposefsKarg(bytes.fromhex(text), 2, value.startswith("?"))
+    else:
+        return None
+    raise BootEntryError(f"malformed kernel argument '{_shown(argument)}'")
+
+
+def find_kargs(cmdline: str) -> list[ComposefsKarg]:
+    """Every argument of a command line that names an image, in order. Raises BootEntryError when one is malformed."""
+    return [karg for karg in map(parse_karg, split_cmdline(cmdline)) if karg is not None]
+
+
+def choose_karg(cmdline: str, algorithm: Algorithm) -> ComposefsKarg | None:
+    """The one that a repository of `algorithm` goes by: the first `composefs.digest=` of that algorithm, else the first
+    `composefs=`. Raises BootEntryError when one of those looked at is malformed."""
+    arguments = split_cmdline(cmdline)
+    for argument in arguments:
+        if argument.startswith(DIGEST_KEY):
+            karg = parse_karg(argument)
+            if karg is not None and karg.algorithm is algorithm:
+                return karg
+    return next((parse_karg(argument) for argument in arguments if argument.startswith(LEGACY_KEY)), None)
+
+
+def carry_over(current: str, before: Iterable[str], after: Iterable[str], composefs: str | None) -> str:
+    """The options of the next deployment from those of the `current` one.
+
+    Arguments that the machine's owner added stay. Of those that the old image asked for (`before`), the ones that the
+    new image (`after`) no longer does are removed, and new ones are added at the end. What names the image becomes
+    `composefs`, which comes first.
+    """
+    old, new = list(before), list(after)
+    dropped = [argument for argument in old if argument not in new]
+    kept = []
+    for argument in split_cmdline(current):
+        if is_composefs(argument):
+            continue
+        if argument in dropped:
+            dropped.remove(argument)
+            continue
+        kept.append(argument)
+    kept.extend(argument for argument in new if argument not in old and argument not in kept)
+    return join_cmdline(([composefs] if composefs else []) + kept)
+
+
+def image_kargs(root: Directory, read_file: Callable[[RegularFile], bytes], architecture: str) -> list[str]:
+    """What an image asks for, in the order of its files' names. `architecture` is as Go, Rust or uname call it.
+
+    Raises ConfigError for a file that cannot be understood: leaving out what an image needs to boot would be worse.
+    """
+    arguments: list[str] = []
+    for path in KARGS_DIRECTORIES:
+        directory = root.directory(path)
+        for name, node in directory.sorted_entries() if directory else ():
+            if not name.endswith(b".toml"):
+                continue
+            where = (path + b"/" + name).decode(errors="backslashreplace")
+            if not isinstance(node, RegularFile):
+                raise ConfigError(f"{where} in the image is no regular file")
+            if node.size > MAX_KARGS_FILE:
+                raise ConfigError(f"{where} in the image has {node.size} bytes, at most {MAX_KARGS_FILE} are read")
+            arguments.extend(parse_kargs_file(read_file(node), architecture, where))
+    return arguments
+
+
+def parse_kargs_file(data: bytes, architecture: str, where: str = "kargs.d") -> list[str]:
+    """The arguments of one file, none when it is for other architectures. Raises ConfigError."""
+    if len(data) > MAX_KARGS_FILE:
+        raise ConfigError(f"{where}: {len(data)} bytes are too many, at most {MAX_KARGS_FILE} are read")
+    try:
+        table = tomllib.loads(data.decode())
+    except RecursionError:
+        raise ConfigError(f"{where}: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        raise ConfigError(f"{where}: {error}") from None
+    unknown = sorted(set(table) - {"kargs", "match-architectures"})
+    if unknown:
+        raise ConfigError(f"{where}: unknown key {unknown[0]!r}")
+    kargs = _strings(table, "kargs", where)
+    if "match-architectures" in table:
+        wanted = {_ARCHITECTURES.get(name, name) for name in _strings(table, "match-architectures", where)}
+        if _ARCHITECTURES.get(architecture, architecture) not in wanted:
+            return []
+    arguments: list[str] = []
+    for karg in kargs:
+        if _CONTROL.search(karg) or karg.count('"') % 2:
+            raise ConfigError(f"{where}: {_shown(karg)!r} is no kernel argument")
+        arguments.extend(split_cmdline(karg))
+    for argument in arguments:
+        if is_composefs(argument):
+            raise ConfigError(f"{where}: an image cannot ask for '{_shown(argument)}', which names the image to boot")
+    return arguments
+
+
+def _strings(table: dict[str, object], key: str, where: str) -> list[str]:
+    value = table.get(key, [])
+    if not isinstance(value, list):
+        raise ConfigError(f"{where}: {key} is no list")
+    texts = [text for text in value if isinstance(text, str)]
+    if len(texts) != len(value):
+        raise ConfigError(f"{where}: {key} holds something else than strings")
+    return texts
+
+
+def _shown(argument: str) -> str:
+    return argument if len(argument) <= 200 else argument[:200] + "…"

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kernel arguments that name an image, and those that an image asks for."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bootcd.boot.kargs import (
+    ComposefsKarg,
+    carry_over,
+    choose_karg,
+    find_kargs,
+    image_kargs,
+    karg_for,
+    parse_kargs_file,
+    split_cmdline,
+)
+from bootcd.errors import BootEntryError, ConfigError
+from bootcd.formats.erofs.layout import Version
+from bootcd.formats.fsverity import Algorithm
+from bootcd.formats.tree import Directory, RegularFile
+
+D256, D512 = b"\xab" * 32, b"\xcd" * 64
+
+
+@pytest.mark.parametrize(("digest", "version", "secure", "karg"), [
+    (D512, Version.V1, True, f"composefs.digest=v1-sha512-12:{D512.hex()}"),
+    (D512, Version.V0, False, f"composefs.digest=?v1-sha512-12:{D512.hex()}"),
+    (D256, Version.V1, True, f"composefs.digest=v1-sha256-12:{D256.hex()}"),
+    (D256, Version.V2, True, f"composefs={D256.hex()}"),
+    (D512, Version.V2, False, f"composefs=?{D512.hex()}"),
+])
+def test_forms(digest: bytes, version: Version, secure: bool, karg: str) -> None:
+    assert karg_for(digest, version, Algorithm.of_digest(digest), secure) == karg
+    assert find_kargs(f"quiet {karg} rw") == [ComposefsKarg(digest, 2 if version == Version.V2 else 1, not secure)]
+
+
+def test_the_explicit_form_of_version_2_is_read() -> None:
+    assert find_kargs(f"composefs.digest=v2-sha256-12:{D256.hex()}") == [ComposefsKarg(D256, 2)]
+
+
+def test_a_digest_of_another_length_is_refused() -> None:
+    with pytest.raises(BootEntryError, match="length of sha512"):
+        karg_for(D256, 1, Algorithm.SHA512, True)
+
+
+@pytest.mark.parametrize("argument", [
+    "composefs=", "composefs=abc", "composefs=??" + "ab" * 32, "composefs=" + "xy" * 32, "composefs=" + "ab" * 33,
+    "composefs.digest=v3-sha256-12:" + "ab" * 32, "composefs.digest=v1-sha256-16:" + "ab" * 32,
+    "composefs.digest=v1-sha512-12:" + "ab" * 32, "composefs.digest=v1-md5-12:ab", "composefs.digest=",
+    'composefs="' + "ab" * 32 + '"', "composefs=" + "ab" * 31 + "a ",
+])
+def test_malformed_arguments(argument: str) -> None:
+    with pytest.raises(BootEntryError, match="malformed kernel argument"):
+        find_kargs(argument)
+
+
+def test_which_argument_a_repository_goes_by() -> None:
+    both = f"composefs={'01' * 64} " + " ".join(karg_for(digest, 1, Algorithm.of_digest(digest), True)
+                                                for digest in (D256, D512))
+    assert choose_karg(both, Algorithm.SHA512) == ComposefsKarg(D512, 1)
+    assert choose_karg(both, Algorithm.SHA256) == ComposefsKarg(D256, 1)
+    assert choose_karg(f"quiet composefs=?{D512.hex()}", Algorithm.SHA256) == ComposefsKarg(D512, 2, insecure=True)
+    assert choose_karg("quiet composefs.other=1", Algorithm.SHA512) is None
+
+
+def test_quotes_keep_blanks_and_stay() -> None:
+    assert split_cmdline(' a\t"b c"d=" e" \n f="g') == ["a", '"b c"d=" e"', 'f="g']
+    assert split_cmdline('a\u00a0b "" c') == ["a\u00a0b", '""', "c"]
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.text('ab="? \t\n', max_size=40))
+def test_tokens_hold_everything_but_the_blanks(cmdline: str) -> None:
+    tokens = split_cmdline(cmdline)
+    assert "".join(tokens) == "".join(
+        char for at, char in enumerate(cmdline) if char not in " \t\n" or cmdline[:at].count('"') % 2)
+    assert split_cmdline(" ".join(tokens)) == tokens
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.text(max_size=60))
+def test_any_command_line(text: str) -> None:
+    for cmdline in (text, "composefs=" + text, "composefs.digest=v1-" + text):
+        with contextlib.suppress(BootEntryError):
+            find_kargs(cmdline)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.binary(min_size=32, max_size=32) | st.binary(min_size=64, max_size=64), st.integers(1, 2), st.booleans())
+def test_arguments_come_back(digest: bytes, version: int, insecure: bool) -> None:
+    karg = ComposefsKarg(digest, version, insecure)
+    assert find_kargs(str(karg)) == [karg]
+
+
+def test_the_owners_arguments_are_carried_over() -> None:
+    current = f'composefs={D256.hex()} mine="a b" quiet console=ttyS0 quiet'
+    assert carry_over(current, ["quiet", "console=ttyS0"], ["console=ttyS0", "loglevel=3"], "composefs=new") == \
+        'composefs=new mine="a b" console=ttyS0 quiet loglevel=3'
+    assert carry_over("a", [], ["a"], None) == "a"
+
+
+def file(text: str) -> RegularFile:
+    return RegularFile(inline=text.encode())
+
+
+def image(files: dict[str, RegularFile | Directory]) -> Directory:
+    root = Directory()
+    for path, node in files.items():
+        here = root
+        *parents, name = path.strip("/").encode().split(b"/")
+        for part in parents:
+            child = here.entries.setdefault(part, Directory())
+            assert isinstance(child, Directory)
+            here = child
+        here.entries[name] = node
+    return root
+
+
+def read(node: RegularFile) -> bytes:
+    assert node.inline is not None
+    return node.inline
+
+
+def test_arguments_of_an_image() -> None:
+    root = image({
+        "/usr/lib/bootcd/kargs.d/00-ours.toml": file('kargs = ["ours"]'),
+        "/usr/lib/bootc/kargs.d/20-b.toml": file('kargs = ["b=1 c", "d=\\"x y\\""]'),
+        "/usr/lib/bootc/kargs.d/10-a.toml": file('kargs = ["a"]\nmatch-architectures = ["x86_64"]'),
+        "/usr/lib/bootc/kargs.d/30-arm.toml": file('kargs = ["arm"]\nmatch-architectures = ["aarch64"]'),
+        "/usr/lib/bootc/kargs.d/README": file("not read"),
+    })
+    assert image_kargs(root, read, "amd64") == ["a", "b=1", "c", 'd="x y"', "ours"]
+    assert image_kargs(root, read, "arm64")[2:] == ['d="x y"', "arm", "ours"]
+    assert image_kargs(Directory(), read, "amd64") == []
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("kargs = 'a'", "kargs is no list"), ("kargs = [1]", "something else than strings"), ("extra = 1", "key 'extra'"),
+    ("kargs = [", "x.toml"), ("a = " + "[" * 5000, "x.toml"), ('kargs = ["a\\nb"]', "no kernel argument"),
+    ("kargs = ['a=\"b']", "no kernel argument"), ("kargs = ['composefs=1']", "names the image to boot"),
+    ("kargs = ['a composefs.digest=1']", "names the image to boot"), ("a = " + "9" * 5000, "x.toml"),
+])
+def test_files_that_make_no_sense(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_kargs_file(text.encode(), "amd64", "x.toml")
+
+
+def test_files_of_the_wrong_kind() -> None:
+    with pytest.raises(ConfigError, match=r"10-a\.toml in the image is no regular file"):
+        image_kargs(image({"/usr/lib/bootc/kargs.d/10-a.toml": Directory()}), read, "amd64")
+    with pytest.raises(ConfigError, match="at most"):
+        image_kargs(image({"/usr/lib/bootc/kargs.d/10-a.toml": RegularFile(size=1 << 30)}), read, "amd64")
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.binary(max_size=100) | st.text('kargs=["]\n -x', max_size=40).map(str.encode))
+def test_any_file(data: bytes) -> None:
+    with contextlib.suppress(ConfigError):
+        parse_kargs_file(data, "amd64")
