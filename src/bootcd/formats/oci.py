@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OCI image index, manifest and config, and the files of an image layout.
+
+The documents come from whoever serves the image. They are read strictly where a lie would matter (types, digests,
+sizes, media types, duplicate keys) and leniently where the specification says so (unknown fields are ignored). Docker's
+schema 2 types are accepted beside the OCI ones, since registries still serve them. Errors name the JSON path, such as
+`manifest.layers[2].size`. The raw bytes stay the identity of a document; nothing here writes one.
+
+Source: OCI image specification 1.1 (descriptor.md, image-index.md, manifest.md, config.md, image-layout.md).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ImageNotFound, NoMatchingPlatform, OciError
+from ..model import Platform, is_digest
+
+MAX_DOCUMENT = 4 << 20
+"""Largest index, manifest or config, in bytes; the bound that registries promise to accept."""
+
+INDEX = "application/vnd.oci.image.index.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+CONFIG = "application/vnd.oci.image.config.v1+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
+
+INDEX_TYPES = frozenset({INDEX, DOCKER_LIST})
+MANIFEST_TYPES = frozenset({MANIFEST, DOCKER_MANIFEST})
+CONFIG_TYPES = frozenset({CONFIG, DOCKER_CONFIG})
+
+LAYER_COMPRESSION: Mapping[str, str] = {
+    "application/vnd.oci.image.layer.v1.tar": "none",
+    "application/vnd.oci.image.layer.v1.tar+gzip": "gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd": "zstd",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar": "none",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip": "gzip",
+    "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd": "zstd",
+    "application/vnd.docker.image.rootfs.diff.tar": "none",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": "zstd",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip": "gzip",
+}
+"""Media types of file system layers, with the compression that each promises."""
+
+REF_NAME = "org.opencontainers.image.ref.name"
+"""Annotation that gives an image of a layout its name."""
+
+_MAX_SIZE = (1 << 63) - 1
+_MAX_DIGITS = 20
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9._/-]{1,120}")
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A reference to a blob: what it is, which digest and how many bytes it has."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    platform: Platform | None = None
+    artifact_type: str | None = None
+    urls: tuple[str, ...] = ()
+
+    @property
+    def compression(self) -> str:
+        """`none`, `gzip` or `zstd`. Raises OciError when this describes no file system layer."""
+        kind = LAYER_COMPRESSION.get(self.media_type)
+        if kind is None:
+            raise OciError(f"layer {self.digest}: media type {_shown(self.media_type)} is no file system layer")
+        return kind
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One image, or an artifact that looks like one (`is_image` tells)."""
+
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    artifact_type: str | None = None
+
+    @classmethod
+    def parse(cls, data: bytes) -> Manifest:
+        """Raises OciError."""
+        top = _document(data, "manifest")
+        media_type = _media_type(top, MANIFEST_TYPES, MANIFEST, forbidden="manifests")
+        return cls(
+            media_type,
+            _descriptor(top.object("config")),
+            tuple(_descriptor(item) for item in top.objects("layers")),
+            top.strings("annotations"),
+            top.optional_string("artifactType"),
+        )
+
+    @property
+    def is_image(self) -> bool:
+        return self.config.media_type in CONFIG_TYPES
+
+    def check_image(self, config: Config) -> tuple[tuple[Descriptor, str], ...]:
+        """The layers with their diff IDs, lowest first.
+
+        Raises OciError when this is an artifact, a layer is no file system layer, or config and manifest disagree on
+        how many layers there are.
+        """
+        if not self.is_image:
+            raise OciError(f"manifest.config.mediaType: {_shown(self.config.media_type)} is no image configuration")
+        for index, layer in enumerate(self.layers):
+            if layer.media_type not in LAYER_COMPRESSION:
+                what = f"{_shown(layer.media_type)} is no file system layer"
+                raise OciError(f"manifest.layers[{index}].mediaType: {what}")
+        if len(self.layers) != len(config.diff_ids):
+            raise OciError(
+                f"manifest.layers: {len(self.layers)} layers, but config.rootfs.diff_ids has {len(config.diff_ids)}"
+            )
+        return tuple(zip(self.layers, config.diff_ids, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What an image is made of, and what it says about itself. `created` is kept as it is written."""
+
+    diff_ids: tuple[str, ...]
+    architecture: str
+    os: str
+    created: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, data: bytes) -> Config:
+        """Raises OciError."""
+        top = _document(data, "config")
+        rootfs = top.object("rootfs")
+        if rootfs.string("type") != "layers":
+            raise rootfs.error("type", 'expected "layers"')
+        return cls(
+            rootfs.digests("diff_ids"),
+            top.string("architecture"),
+            top.string("os"),
+            top.optional_string("created"),
+            top.optional_object("config").strings("Labels"),
+            top.optional_string("variant") or "",
+        )
+
+    @property
+    def platform(self) -> Platform:
+        return Platform(self.os, self.architecture, self.variant)
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """Several manifests: of one image for many platforms, or the images of a layout."""
+
+    manifests: tuple[Descriptor, ...]
+    media_type: str = INDEX
+    annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
+    artifact_type: str | None = None
+
+    @classmethod
+    def parse(cls, data: bytes) -> Index:
+        """Raises OciError."""
+        top = _document(data, "index")
+        media_type = _media_type(top, INDEX_TYPES, INDEX, forbidden="layers")
+        return cls(
+            tuple(_descriptor(item) for item in top.objects("manifests")),
+            media_type,
+            top.strings("annotations"),
+            top.optional_string("artifactType"),
+        )
+
+    def choose(self, platform: Platform) -> Descriptor:
+        """The manifest that fits a machine best.
+
+        Operating system and architecture must be equal. Variants of arm, arm64 and amd64 are levels: the highest that
+        the machine can run wins, an absent one is the base level of that architecture. Any other variant must be
+        equal. Among equals the first wins. When nothing names a platform and there is one manifest only, it is taken.
+        Raises NoMatchingPlatform, which lists what there is.
+        """
+        images = [item for item in self.manifests if item.media_type in MANIFEST_TYPES]
+        best: tuple[tuple[int, int], Descriptor] | None = None
+        for item in images:
+            level = _fitness(item.platform, platform)
+            if level is not None and (best is None or level > best[0]):
+                best = (level, item)
+        if best is not None:
+            return best[1]
+        if len(images) == 1 and images[0].platform is None:
+            return images[0]
+        known = sorted({str(item.platform) if item.platform else "no platform named" for item in images})
+        listed = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+        raise NoMatchingPlatform(f"the index has no manifest for {platform}, only for: {listed or 'none'}")
+
+    def named(self, name: str | None) -> Descriptor:
+        """The image of a layout with this name; without a name, the only one. Raises ImageNotFound."""
+        found = [item for item in self.manifests if name is None or item.annotations.get(REF_NAME) == name]
+        if len({item.digest for item in found}) == 1:
+            return found[0]
+        names = ", ".join(sorted({_shown(item.annotations.get(REF_NAME, "")) for item in self.manifests})[:20])
+        if not found and name is None:
+            raise ImageNotFound("the layout is empty")
+        if not found:
+            raise ImageNotFound(f"the layout has no image named '{name}', only: {names or 'none'}")
+        what = "holds several images" if name is None else f"has several images named '{name}'"
+        raise ImageNotFound(f"the layout {what}: {names}", advice="Name one, as in oci:DIRECTORY:NAME.")
+
+
+def parse_layout(data: bytes) -> None:
+    """Check the `oci-layout` file of an image layout. Raises OciError when its version is not 1."""
+    version = _document(data, "oci-layout").string("imageLayoutVersion")
+    if not re.fullmatch(r"1\.[0-9]+\.[0-9]+", version):
+        raise OciError(f"oci-layout.imageLayoutVersion: {_shown(version)} is not supported")
+
+
+_LEVELS = {"amd64": (1, 0), "arm64": (8, 0), "arm": (7, 0)}
+"""What an absent variant means (containerd's normalisation; images for arm without a variant are v7 in practice)."""
+
+
+def _level(architecture: str, variant: str) -> tuple[int, int] | None:
+    base = _LEVELS.get(architecture)
+    if base is None:
+        return None
+    if not variant:
+        return base
+    match = re.fullmatch(r"v([0-9]{1,3})(?:\.([0-9]{1,3}))?", variant)
+    return (int(match[1]), int(match[2] or 0)) if match else None
+
+
+def _fitness(offered: Platform | None, wanted: Platform) -> tuple[int, int] | None:
+    """The level of what is offered, or None when the machine cannot run it."""
+    if offered is None or (offered.os, offered.architecture) != (wanted.os, wanted.architecture):
+        return None
+    have, need = _level(offered.architecture, offered.variant), _level(wanted.architecture, wanted.variant)
+    if have is None or need is None:
+        return (0, 0) if offered.variant == wanted.variant else None
+    return have if have <= need else None
+
+
+def _media_type(top: _Object, allowed: Iterable[str], default: str, *, forbidden: str) -> str:
+    # One document that is both index and manifest means different things to different readers (CVE-2021-41190).
+    if forbidden in top.value:
+        raise top.error(forbidden, f"does not belong into {'a manifest' if default == MANIFEST else 'an index'}")
+    if top.integer("schemaVersion") != 2:
+        raise top.error("schemaVersion", "expected 2")
+    media_type = top.optional_string("mediaType")
+    if media_type is None:
+        return default
+    if media_type not in allowed:
+        raise top.error("mediaType", f"{_shown(media_type)} was not expected here")
+    return media_type
+
+
+def _descriptor(item: _Object) -> Descriptor:
+    platform = item.optional_object("platform")
+    return Descriptor(
+        item.string("mediaType"),
+        item.digest("digest"),
+        item.integer("size"),
+        item.strings("annotations"),
+        Platform(platform.string("os"), platform.string("architecture"), platform.optional_string("variant") or "")
+        if platform.value else None,
+        item.optional_string("artifactType"),
+        item.string_list("urls"),
+    )
+
+
+def _document(data: bytes, name: str) -> _Object:
+    if len(data) > MAX_DOCUMENT:
+        raise OciError(f"{name}: larger than {MAX_DOCUMENT} bytes")
+    try:
+        value = json.loads(
+            bytes(data).decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer, parse_constant=_constant
+        )
+    except UnicodeDecodeError as error:
+        raise OciError(f"{name}: not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise OciError(f"{name}: nested too deeply") from None
+    except ValueError as error:  # JSONDecodeError says line and column, our hooks say what
+        raise OciError(f"{name}: not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise OciError(f"{name}: expected an object")
+    return _Object(name, value)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise ValueError(f"key {_shown(key)} appears twice in one object")
+            seen.add(key)
+    return result
+
+
+def _integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")
+
+
+def _shown(text: str) -> str:
+    return json.dumps(text if len(text) <= 120 else text[:119] + "…")
+
+
+class _Object:
+    """A JSON object that knows its path. `null` counts as absent, since Go writes it for empty maps and slices."""
+
+    __slots__ = ("path", "value")
+
+    def __init__(self, path: str, value: dict[str, Any]) -> None:
+        self.path = path
+        self.value = value
+
+    def error(self, key: str, what: str) -> OciError:
+        return OciError(f"{self.path}.{key}: {what}")
+
+    def string(self, key: str) -> str:
+        return self._text(key, self.value.get(key), "expected a string")
+
+    def optional_string(self, key: str) -> str | None:
+        return None if self.value.get(key) is None else self.string(key)
+
+    def integer(self, key: str) -> int:
+        value = self.value.get(key)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.error(key, "expected an integer")
+        if not 0 <= value <= _MAX_SIZE:
+            raise self.error(key, f"{value} is out of range")
+        return value
+
+    def digest(self, key: str) -> str:
+        return self._digest(key, self.string(key))
+
+    def digests(self, key: str) -> tuple[str, ...]:
+        return tuple(self._digest(f"{key}[{i}]", text) for i, text in enumerate(self.string_list(key, required=True)))
+
+    def object(self, key: str) -> _Object:
+        value = self.value.get(key)
+        if not isinstance(value, dict):
+            raise self.error(key, "expected an object")
+        return _Object(f"{self.path}.{key}", value)
+
+    def optional_object(self, key: str) -> _Object:
+        return _Object(f"{self.path}.{key}", {}) if self.value.get(key) is None else self.object(key)
+
+    def objects(self, key: str) -> list[_Object]:
+        items = [_Object(f"{self.path}.{key}[{i}]", item) for i, item in enumerate(self._array(key, required=True))]
+        for item in items:
+            if not isinstance(item.value, dict):
+                raise OciError(f"{item.path}: expected an object")
+        return items
+
+    def strings(self, key: str) -> dict[str, str]:
+        """A map of strings; absent is empty."""
+        map_ = self.optional_object(key)
+        return {
+            map_._text(label, name, ""): map_._text(label, value, "expected a string")
+            for name, value in map_.value.items()
+            for label in [name if _PLAIN_KEY.fullmatch(name) else _shown(name)]
+        }
+
+    def string_list(self, key: str, *, required: bool = False) -> tuple[str, ...]:
+        items = self._array(key, required=required)
+        return tuple(self._text(f"{key}[{i}]", item, "expected a string") for i, item in enumerate(items))
+
+    def _array(self, key: str, *, required: bool) -> list[Any]:
+        value = self.value.get(key)
+        if value is None and (key in self.value or not required):
+            return []
+        if not isinstance(value, list):
+            raise self.error(key, "expected an array")
+        return value
+
+    def _digest(self, key: str, text: str) -> str:
+        if not is_digest(text):
+            raise self.error(key, f"{_shown(text)} is no sha256 or sha512 digest")
+        return text
+
+    def _text(self, key: str, value: Any, what: str) -> str:
+        if not isinstance(value, str):
+            raise self.error(key, what)
+        # A lone surrogate (written \ud800) is no text: it could be neither stored nor printed.
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            raise self.error(key, "has a lone surrogate")
+        return value
