@@ -34,7 +34,7 @@ class Config:
     pull_max_layer_size: int = 64 << 30
     """Largest layer that is accepted, in bytes when decompressed."""
     registry_ca_file: str = ""
-    """PEM file with the authorities trusted beside the system's; empty for none."""
+    """PEM file with the authorities trusted in place of the system's; empty for those."""
     registry_auth_file: str = ""
     """auth.json to use instead of the places where containers tools look."""
     registry_insecure: tuple[str, ...] = ()

@@ -4,7 +4,7 @@
 An error knows three things besides its message: the exit status of ``bootcctl``, the name under which it crosses
 D-Bus (``org.bootcd1.Error.<class name>``), and the advice that the command line prints below it. Families share an
 exit status, so that a script can test for "no space" without knowing which file system was full. The table in
-``bootcctl(1)`` is checked against this module.
+``bootcctl(8)`` is checked against this module.
 
     BootcdError                1   something failed that has no class of its own
     ├── UsageError             2   the command line or configuration is wrong

@@ -19,11 +19,12 @@ import ctypes
 import errno
 import fcntl
 import os
+import re
 import secrets
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
@@ -33,6 +34,7 @@ FICLONE = 0x40049409
 _COPY_CHUNK = 1 << 20
 _ATTEMPTS = 16
 _NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR}
+_HIDDEN = re.compile(r"\..+\.[0-9a-f]{12}", re.DOTALL)
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,6 +45,8 @@ _crash_name, _, _crash_count = os.environ.get("BOOTCD_CRASH_AT", "").partition("
 _crash_left = int(_crash_count) if _crash_count.isdigit() else 1
 _crash_lock = threading.Lock()
 CRASH_STATUS = 137
+observe: Callable[[str], None] | None = None
+"""Called with the name of every step; the crash tests count them and end the process, or break something, at one."""
 
 
 def step(name: str) -> None:
@@ -51,6 +55,8 @@ def step(name: str) -> None:
     With BOOTCD_CRASH_AT="name[:n]" in the environment the process ends here the n-th time, as by SIGKILL: no
     handlers, no flushing.
     """
+    if observe is not None:
+        observe(name)
     if name != _crash_name:
         return
     global _crash_left
@@ -148,6 +154,20 @@ def atomic_write(
         step("atomic_write.after_sync")
 
 
+def remove_leftovers(directory: str | os.PathLike[str]) -> None:
+    """Remove what an `atomic_write` that was cut off left in a directory, which need not be there.
+
+    Only for who knows that nobody else writes into it.
+    """
+    with translate(f"cannot remove leftovers in {os.fspath(directory)}"):
+        try:
+            found = [name for name in os.listdir(directory) if _HIDDEN.fullmatch(name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name in found:
+            os.unlink(os.path.join(directory, name))
+
+
 def replace_symlink(dirfd: int, name: str, target: str) -> bool:
     """Make `name` a symlink to `target`, atomically replacing another symlink. Returns whether anything changed.
 
@@ -240,16 +260,19 @@ class TempFile:
         self.close()
 
 
-def tmpfile(dirfd: int, mode: int = 0o644) -> TempFile:
+def tmpfile(dirfd: int, mode: int = 0o644, *, hide_in: int | None = None) -> TempFile:
     """A new file for reading and writing on the file system of `dirfd`, invisible until `link_tmpfile`.
 
-    Without O_TMPFILE (some overlay, NFS and FUSE file systems) it is `.tmp-object-*` in that directory.
+    Without O_TMPFILE (some overlay, NFS and FUSE file systems) it is `.tmp-object-*` in that directory, or in `hide_in`.
+    It is worth naming the directory where the file will be linked: ext4 places inodes by directory, and is several times
+    slower when all come from one.
     """
     try:
         return TempFile(os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=dirfd))
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise
+    dirfd = dirfd if hide_in is None else hide_in
     for _ in range(_ATTEMPTS):
         hidden = f".tmp-object-{secrets.token_hex(6)}"
         with contextlib.suppress(FileExistsError):
