@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading blobs so that nothing unverified passes as verified.
+
+A transfer counts and hashes what arrives, goes on where it stopped when a connection breaks, and ends with an error
+when size or digest are wrong. `LayerReader` adds decompression and the diff ID, all in a thread of its own, so that the
+network, the hashes and whoever reads the layer work at the same time.
+
+What `LayerReader.read` returns is verified only once it has returned b"": until then a reader must not make anything
+visible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from types import TracebackType
+
+from ..errors import BlobMismatch, DiffIdMismatch, LayerTooLarge, OciError
+from ..formats.oci import Descriptor
+from ..model import Progress, SilentProgress, is_digest
+from .decompress import decompress
+from .retry import Attempts
+from .sources import BlobStream, Source, TransientFailure
+
+_QUEUE_BYTES = 8 << 20
+_JOIN_SECONDS = 5.0
+
+
+def read_blob(source: Source, descriptor: Descriptor, limit: int) -> bytes:
+    """A small blob, verified. Raises OciError when it is larger than `limit` bytes, and what a source raises."""
+    what = f"{source.reference}: blob {descriptor.digest}"
+    if descriptor.size > limit:
+        raise OciError(f"{what}: {descriptor.size} bytes are more than the {limit} that are permitted")
+    return b"".join(_Transfer(source, descriptor, what, SilentProgress()))
+
+
+class _Closed(Exception):
+    """The reader was closed; ends the thread."""
+
+
+class _Transfer:
+    """The raw bytes of one blob. Ends normally only when all of them were as the descriptor says.
+
+    `wait` sleeps between attempts and may raise to end it.
+    """
+
+    def __init__(
+        self, source: Source, descriptor: Descriptor, what: str, progress: Progress,
+        wait: Callable[[float], object] | None = None,
+    ) -> None:
+        self._source = source
+        self._descriptor = descriptor
+        self._what = what
+        self._progress = progress
+        self._attempts = Attempts(source.options, wait) if wait is not None else Attempts(source.options)
+        self._hash = hashlib.new(descriptor.digest.partition(":")[0])
+        self._stream: BlobStream | None = None
+        self._finished = False
+        self.position = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        while not self._finished:
+            try:
+                if self._stream is None:
+                    self._stream = self._source.blob(self._descriptor, self.position)
+                piece = next(self._stream, None)
+            except TransientFailure as failure:
+                self.close()
+                size = self._descriptor.size
+                if self.position == size:  # all is here, only the end of the message is missing
+                    break
+                self._attempts.failed(failure)
+                self._progress.note(f"{failure.error}; continuing after {self.position} of {size} bytes")
+                continue
+            if piece is None:
+                break
+            self.position += len(piece)
+            if self.position > self._descriptor.size:
+                raise BlobMismatch(f"{self._what}: has more than {self._descriptor.size} bytes")
+            self._attempts.progress()
+            self._hash.update(piece)
+            self._progress.advance(len(piece))
+            return piece
+        if not self._finished:
+            self._finished = True
+            self._finish()
+        raise StopIteration
+
+    def interrupt(self) -> None:
+        """Wake up `__next__` in another thread."""
+        stream = self._stream
+        if stream is not None:
+            stream.interrupt()
+
+    def close(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
+
+    def _finish(self) -> None:
+        self.close()
+        size, digest = self._descriptor.size, self._descriptor.digest
+        if self.position != size:
+            raise BlobMismatch(f"{self._what}: has {self.position} bytes, not {size}")
+        actual = f"{digest.partition(':')[0]}:{self._hash.hexdigest()}"
+        if actual != digest:
+            raise BlobMismatch(f"{self._what}: has digest {actual}")
+
+
+class LayerReader:
+    """A layer's uncompressed tar stream, as a file that can be read once.
+
+    `diff_id` is what the image's config names; `max_size` bounds the uncompressed size in bytes; `progress` hears of
+    compressed bytes. One thread reads; `close` may be called from any thread and at any time, and must be called (or
+    use `with`).
+    """
+
+    def __init__(
+        self, source: Source, descriptor: Descriptor, diff_id: str, *, max_size: int, progress: Progress | None = None
+    ) -> None:
+        """Starts to download. Raises OciError when the descriptor is of no layer that can be read."""
+        self._what = f"{source.reference}: layer {descriptor.digest}"
+        if not is_digest(diff_id):
+            raise OciError(f"{self._what}: diff ID {diff_id!r:.100} is no digest")
+        if descriptor.urls:
+            raise OciError(f"{self._what}: is a foreign layer, which is not fetched from other places")
+        self._compression = descriptor.compression
+        self._diff_id = diff_id
+        self._max_size = max_size
+        self._ready = threading.Condition()
+        self._closed = threading.Event()
+        self._chunks: deque[bytes] = deque()
+        self._queued = 0
+        self._done = False
+        self._error: BaseException | None = None
+        self._current = memoryview(b"")
+        self._transfer = _Transfer(source, descriptor, self._what, progress or SilentProgress(), self._pause)
+        # A daemon, because nothing wakes it up while a server takes its time to answer at all.
+        self._thread = threading.Thread(target=self._run, name=f"layer {descriptor.digest[:19]}", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> LayerReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def read(self, size: int) -> bytes:
+        """At most `size` bytes, b"" at the end. Large sizes get whole chunks without a copy.
+
+        Raises BlobMismatch, DiffIdMismatch, LayerTooLarge, OciError and what the source raises; the wrong digests and a
+        wrong diff ID at the end, in place of b"".
+        """
+        current = self._current
+        if not current:
+            chunk = self._take()
+            if len(chunk) <= size:
+                return chunk
+            current = memoryview(chunk)
+        self._current = current[size:]
+        return bytes(current[:size])
+
+    def close(self) -> None:
+        """End the download and its thread."""
+        self._closed.set()
+        with self._ready:
+            self._chunks.clear()
+            self._queued = 0
+            self._ready.notify_all()
+        self._transfer.interrupt()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_JOIN_SECONDS)
+
+    def _take(self) -> bytes:
+        with self._ready:
+            while not self._chunks and not self._done and not self._closed.is_set():
+                self._ready.wait()
+            if self._closed.is_set():
+                raise ValueError("read of a closed layer")
+            if self._chunks:
+                chunk = self._chunks.popleft()
+                self._queued -= len(chunk)
+                self._ready.notify_all()
+                return chunk
+        if self._error is not None:
+            raise self._error
+        return b""
+
+    def _put(self, chunk: bytes) -> None:
+        with self._ready:
+            while self._queued >= _QUEUE_BYTES and not self._closed.is_set():
+                self._ready.wait()
+            if self._closed.is_set():
+                raise _Closed
+            self._chunks.append(chunk)
+            self._queued += len(chunk)
+            self._ready.notify_all()
+
+    def _pause(self, seconds: float) -> None:
+        if self._closed.wait(seconds):
+            raise _Closed
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            self._work()
+        except _Closed:
+            pass
+        except BaseException as failure:  # carried over to whoever reads
+            error = failure
+        finally:
+            self._transfer.close()
+            with self._ready:
+                self._error = error
+                self._done = True
+                self._ready.notify_all()
+
+    def _work(self) -> None:
+        algorithm, _, _ = self._diff_id.partition(":")
+        diff = hashlib.new(algorithm)
+        size = 0
+        try:
+            for chunk in decompress(self._transfer, self._compression):
+                size += len(chunk)
+                if size > self._max_size:
+                    raise LayerTooLarge(f"{self._what}: has more than {self._max_size} bytes when decompressed")
+                diff.update(chunk)
+                self._put(chunk)
+        except OciError as error:
+            self._blame(error)
+        actual = f"{algorithm}:{diff.hexdigest()}"
+        if actual != self._diff_id:
+            raise DiffIdMismatch(f"{self._what}: has diff ID {actual}, but the config names {self._diff_id}")
+
+    def _blame(self, error: OciError) -> None:
+        """Bad compressed data is the image's fault or the source's: the digest of the whole blob tells."""
+        for _ in self._transfer:
+            if self._closed.is_set():
+                raise _Closed
+        raise OciError(f"{self._what}: {error}") from None
+
+

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`oci:DIRECTORY[:NAME]`: an OCI image layout on disk.
+
+    DIRECTORY/oci-layout            {"imageLayoutVersion": "1.0.0"}
+    DIRECTORY/index.json            the images, named by an annotation
+    DIRECTORY/blobs/ALGORITHM/HEX   everything else
+
+A path is made of nothing but a digest that was checked, so it stays inside. What is opened must be a regular file,
+possibly through a symbolic link, since shared blob directories are made that way.
+
+Source: OCI image specification 1.1 (image-layout.md).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import BlobMismatch, BlobNotFound, ImageNotFound, OciError, SourceUnreachable
+from ..formats.oci import MAX_DOCUMENT, Descriptor, Index, parse_layout
+from ..model import ImageReference, Platform, is_digest
+from .resolve import located, resolve, verify
+from .sources import FetchedManifest, SourceOptions
+
+_PIECE = 256 << 10
+_MAX_LAYOUT = 4 << 10
+
+
+@dataclass(slots=True)
+class Region:
+    """A file, or a part of one: `size` bytes from `start` of the open `fd`, which belongs to whoever holds this."""
+
+    fd: int
+    start: int
+    size: int
+
+
+class FileStream:
+    """Pieces of a region. It is never slow enough to need an interruption."""
+
+    def __init__(self, what: str, region: Region, offset: int) -> None:
+        self._what = what
+        self._fd: int | None = region.fd
+        self._position = region.start + offset
+        self._end = region.start + region.size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._fd is None or self._position >= self._end:
+            self.close()
+            raise StopIteration
+        try:
+            data = os.pread(self._fd, min(_PIECE, self._end - self._position), self._position)
+        except OSError as error:
+            self.close()
+            raise SourceUnreachable(f"{self._what}: {error.strerror}") from None
+        if not data:  # cut short while we read it
+            self.close()
+            raise StopIteration
+        self._position += len(data)
+        return data
+
+    def interrupt(self) -> None:
+        pass
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+
+class LayoutSource:
+    """One image of a layout, wherever the layout's files are."""
+
+    def __init__(self, reference: ImageReference, options: SourceOptions) -> None:
+        self.reference = reference
+        self.options = options
+
+    def _open(self, name: str) -> Region | None:
+        """Open a file of the layout by its path inside; None when there is none."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+    def manifest(self, platform: Platform) -> FetchedManifest:
+        what = str(self.reference)
+        try:
+            parse_layout(self._small("oci-layout", _MAX_LAYOUT))
+            index = Index.parse(self._small("index.json", MAX_DOCUMENT))
+            top = self._selected(index)
+        except (OciError, ImageNotFound) as error:
+            raise located(error, what) from None
+        return resolve(what, self._document(top), top.media_type, top.digest, platform, self._document)
+
+    def blob(self, descriptor: Descriptor, offset: int = 0) -> FileStream:
+        what = f"{self.reference}: blob {descriptor.digest}"
+        region = self._blob_region(what, descriptor)
+        return FileStream(what, region, offset)
+
+    def _selected(self, index: Index) -> Descriptor:
+        digest = self.reference.digest
+        if digest is None:
+            return index.named(self.reference.tag)
+        for item in index.manifests:
+            if item.digest == digest:
+                return item
+        raise ImageNotFound(f"the layout has no image {digest}")
+
+    def _document(self, descriptor: Descriptor) -> bytes:
+        what = f"{self.reference}: manifest {descriptor.digest}"
+        if descriptor.size > MAX_DOCUMENT:
+            raise OciError(f"{what}: {descriptor.size} bytes are more than {MAX_DOCUMENT}")
+        stream = FileStream(what, self._blob_region(what, descriptor), 0)
+        data = b"".join(stream)
+        verify(data, descriptor.digest, what)
+        return data
+
+    def _blob_region(self, what: str, descriptor: Descriptor) -> Region:
+        if not is_digest(descriptor.digest):
+            raise OciError(f"{what}: malformed digest")
+        region = self._open("blobs/" + descriptor.digest.replace(":", "/"))
+        if region is None:
+            raise BlobNotFound(f"{what}: not in the layout")
+        if region.size != descriptor.size:
+            os.close(region.fd)
+            raise BlobMismatch(f"{what}: has {region.size} bytes, not {descriptor.size}")
+        return region
+
+    def _small(self, name: str, limit: int) -> bytes:
+        region = self._open(name)
+        if region is None:
+            raise OciError(f"no image layout: there is no {name}")
+        if region.size > limit:
+            os.close(region.fd)
+            raise OciError(f"{name} has {region.size} bytes, more than {limit}")
+        return b"".join(FileStream(f"{self.reference}: {name}", region, 0))
+
+
+class OciDirectory(LayoutSource):
+    """One image of a layout in a directory."""
+
+    def manifest(self, platform: Platform) -> FetchedManifest:
+        directory = self.reference.name
+        if not os.path.isdir(directory):
+            raise SourceUnreachable(f"{self.reference}: there is no directory {directory}", advice="Check the path.")
+        return super().manifest(platform)
+
+    def _open(self, name: str) -> Region | None:
+        return open_regular(self.reference, Path(self.reference.name) / name)
+
+
+def open_regular(reference: ImageReference, path: Path) -> Region | None:
+    """Open a regular file, None when there is none. Raises SourceUnreachable for anything else."""
+    try:
+        # Without O_NONBLOCK a FIFO would keep us here until somebody writes to it.
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "malformed path"
+        raise SourceUnreachable(f"{reference}: {path}: {reason}", advice="Check the path.") from None
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(fd)
+        raise SourceUnreachable(f"{reference}: {path}: not a regular file", advice="Check the path.")
+    return Region(fd, 0, status.st_size)
