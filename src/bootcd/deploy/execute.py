@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decide, then do: this module does. It runs the steps of a plan and keeps the journal.
+
+`run` writes the plan to the journal, then each step, then how far it is. A process that dies leaves the journal;
+`recover` goes on with it. A step that fails (a full disk) ends the transaction when no boot entry was written yet: what
+was done is garbage that the next collection removes, since it refers to nothing. Once the entry is there nothing is
+taken back; the journal stays, and `recover` tries the rest once more.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+
+from ..boot import entries, kernels
+from ..boot.esp import Esp
+from ..boot.loader import read_variables
+from ..errors import BootcdError, DeploymentNotFound, NoSpace
+from ..formats.bls import EntryName
+from ..layout import IMAGE_REF_PREFIX, TAG_PREFIX, Sysroot
+from ..linux import files
+from ..store.ociimages import OciImages
+from ..store.repository import Repository
+from .journal import Journal, Transaction
+from .plan import Action, Plan, Step
+from .records import EtcReport, Record, Records, decode
+from .rejected import Rejected, Rejection
+from .state import States
+
+_CHUNK = 1 << 20
+
+
+class Executor:
+    """Carries out plans on one installation. The caller holds the lock of the installation."""
+
+    def __init__(self, sysroot: Sysroot, repository: Repository, esp: Esp) -> None:
+        self._repository = repository
+        self._esp = esp
+        self._records = Records(sysroot.records)
+        self._states = States(sysroot, repository)
+        self._rejected = Rejected(sysroot.rejected)
+        self._journal = Journal(sysroot.journal)
+        self._reports: dict[str, EtcReport] = {}
+        self._actions: dict[Action, Callable[..., None]] = {
+            Action.HOLD: self._hold,
+            Action.REJECT: self._reject,
+            Action.INSTALL_KERNEL: self._install_kernel,
+            Action.PREPARE_STATE: self._prepare_state,
+            Action.MERGE_ETC: self._merge_etc,
+            Action.SAVE_RECORD: self._save_record,
+            Action.WRITE_ENTRY: self._write_entry,
+            Action.SET_GENERATION: self._set_generation,
+            Action.REMOVE_ENTRY: self._remove_entry,
+            Action.REMOVE_RECORD: self._remove_record,
+            Action.REMOVE_KERNEL: self._remove_kernel,
+            Action.REMOVE_STATE: self._remove_state,
+            Action.RELEASE: self._release,
+        }
+
+    def run(self, plan: Plan) -> None:
+        """Carry out a plan. Raises what a step raises; what was done until then stays consistent."""
+        if plan.steps:
+            self._go_on(Transaction(plan, 0))
+
+    def recover(self) -> Plan | None:
+        """Finish what an earlier process left unfinished, and return its plan; None when there is nothing.
+
+        Raises what a step raises, once: the transaction is over then, and a second call finds nothing. Otherwise a step
+        that always fails would block everything behind it.
+        """
+        transaction = self._journal.load()
+        if transaction is None:
+            return None
+        self._esp.clean()  # what was half copied takes the room that copying it again needs
+        self._go_on(transaction, again=True)
+        return transaction.plan
+
+    def _go_on(self, transaction: Transaction, *, again: bool = False) -> None:
+        steps = transaction.plan.steps
+        index = transaction.done
+        try:
+            if not again:
+                self._journal.write(transaction)
+            while index < len(steps):
+                files.step(f"before-{steps[index].action}")
+                self._do(steps[index])
+                files.step(f"after-{steps[index].action}")
+                index += 1
+                self._note(Transaction(transaction.plan, index))
+        except BootcdError:
+            if again or not any(step.action is Action.WRITE_ENTRY for step in steps[:index]):
+                self._journal.clear()
+            raise
+        self._journal.clear()
+
+    def _note(self, transaction: Transaction) -> None:
+        """Write down how far the transaction is."""
+        if transaction.plan.steps[transaction.done - 1].action is Action.PREPARE_STATE:
+            return  # its report is in memory until the record is saved
+        with suppress(NoSpace):  # a step that is done twice does no harm, one that counts as failed would
+            self._journal.write(transaction)
+
+    def _do(self, step: Step) -> None:
+        self._actions[step.action](**{key.replace("-", "_"): value for key, value in step.args.items()})
+
+    def _hold(self, id: str, manifest: str) -> None:
+        OciImages(self._repository).tag(manifest, TAG_PREFIX + manifest)
+        self._repository.images.name(IMAGE_REF_PREFIX + id, bytes.fromhex(id))
+        self._repository.sync()
+
+    def _reject(self, manifest: str, reason: str, time: str) -> None:
+        self._rejected.add(manifest, Rejection(reason, time))
+
+    def _install_kernel(self, name: str, files: Mapping[str, tuple[int, str]]) -> None:
+        self._esp.prepare()
+        contents = {path: kernels.Content(size, self._reader(source)) for path, (size, source) in files.items()}
+        if name.endswith(".efi"):
+            uki = contents.pop("uki")
+            kernels.install_uki(self._esp, name.removesuffix(".efi"), uki, contents)
+        else:
+            kernels.install_kernel(self._esp, name, contents["vmlinuz"], contents["initrd"])
+
+    def _reader(self, source: str) -> Callable[[], Iterator[bytes]]:
+        inline = source.removeprefix("inline:")
+        if inline != source:
+            return lambda: iter((bytes.fromhex(inline),))
+
+        def chunks() -> Iterator[bytes]:
+            descriptor = self._repository.objects.open(bytes.fromhex(source))
+            try:
+                while data := os.read(descriptor, _CHUNK):
+                    yield data
+            finally:
+                os.close(descriptor)
+
+        return chunks
+
+    def _prepare_state(self, id: str, merge_from: str | None) -> None:
+        self._reports[id] = self._states.prepare(id, merge_from)
+
+    def _merge_etc(self, id: str, merge_from: str) -> None:
+        report = self._states.merge(id, merge_from)
+        self._records.save(replace(self._record(id), etc_report=report))
+
+    def _save_record(self, record: str) -> None:
+        decoded = decode(record.encode("utf-8", "surrogateescape"), "journal")
+        self._states.write_origin(decoded)
+        self._records.save(replace(decoded, etc_report=self._reports.get(decoded.id, decoded.etc_report)))
+
+    def _write_entry(self, id: str, generation: int, tries: int) -> None:
+        record = self._record(id)
+        machine_id = entries.machine_id_for(entries.list_entries(self._esp), None)
+        title, version = record.title or f"Linux {record.short_id}", record.version or None
+        if record.boot_type == "uki":
+            key = read_variables().uki_key
+            entry = entries.compose_uki(title, generation, version, id, key=key, machine_id=machine_id)
+        else:
+            entry = entries.compose_kernel(title, generation, version, record.boot_digest, record.options, machine_id)
+        entries.write_entry(self._esp, entries.entry_name(generation, id, tries or None), entry)
+
+    def _set_generation(self, id: str, generation: int) -> None:
+        self._records.save(replace(self._record(id), generation=generation, locked=False))
+
+    def _remove_entry(self, file: str) -> None:
+        entries.remove_entry(self._esp, EntryName.parse(file))
+
+    def _remove_record(self, id: str) -> None:
+        self._records.remove(id)
+
+    def _remove_kernel(self, name: str) -> None:
+        kernels.remove_kernel(self._esp, name)
+
+    def _remove_state(self, id: str) -> None:
+        self._states.remove(id)
+
+    def _release(self, id: str | None = None, manifest: str | None = None) -> None:
+        if id is not None:
+            self._repository.images.unname(IMAGE_REF_PREFIX + id)
+        if manifest is not None:
+            OciImages(self._repository).untag(TAG_PREFIX + manifest)
+
+    def _record(self, deployment_id: str) -> Record:
+        record = self._records.load()[0].get(deployment_id)
+        if record is None:
+            raise DeploymentNotFound(f"deployment {deployment_id[:12]} has no record")
+        return record

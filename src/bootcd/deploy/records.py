@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deployment records: what is known about each deployment, one JSON file each.
+
+    state/bootcd/deployments/<id>.json
+
+The id is the hex fs-verity digest of the deployment's EROFS image, which is also the name of its state directory and
+the number on its kernel command line. Boot entries are derived from records, never the other way round. A record
+without a generation is *staged*: everything is in place but the boot entry. Schema 1; a newer one is refused, unknown
+keys are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import RecordError
+from ..linux import files
+
+SCHEMA = 1
+_ID = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
+_MAX_SIZE = 1 << 20
+_MAX_GENERATION = 10**10 - 1  # as many as the name of a boot entry holds
+
+
+def is_id(text: str) -> bool:
+    """Whether this can be the id of a deployment."""
+    return _ID.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Why a deployment is kept beyond the keep policy; `time` is ISO 8601 in UTC."""
+
+    label: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True)
+class EtcReport:
+    """What the last merge of /etc found, as paths relative to /etc."""
+
+    kept_local: tuple[str, ...] = ()
+    """Changed locally and kept; the image did not touch them."""
+    both_changed: tuple[str, ...] = ()
+    """Changed locally and in the image; the local version won."""
+    added: tuple[str, ...] = ()
+    """Local files that the image does not have."""
+    deleted: tuple[str, ...] = ()
+    """Deleted locally, still in the image."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One deployment. Times are ISO 8601 in UTC; `generation` is None while it is only staged."""
+
+    id: str
+    image: str
+    manifest_digest: str
+    config_digest: str
+    boot_type: str
+    boot_digest: str
+    composefs_karg: str
+    version: str = ""
+    title: str = ""
+    created: str = ""
+    staged: str = ""
+    requested_by: str = ""
+    verification: str = "digest"
+    kernel_version: str = ""
+    image_kargs: tuple[str, ...] = ()
+    machine_kargs: tuple[str, ...] = ()
+    generation: int | None = None
+    pins: tuple[Pin, ...] = ()
+    health: str = "untried"
+    health_reason: str = ""
+    etc_report: EtcReport = EtcReport()
+    locked: bool = False
+    """Staged by --download-only: finalize leaves it alone until an upgrade asks for it."""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def short_id(self) -> str:
+        return self.id[:12]
+
+    @property
+    def options(self) -> str:
+        """The kernel command line of its entry."""
+        return " ".join((self.composefs_karg, *self.image_kargs, *self.machine_kargs))
+
+
+_STRINGS = tuple(f.name for f in fields(Record) if f.type == "str")
+_STRING_LISTS = ("image_kargs", "machine_kargs")
+
+
+def encode(record: Record) -> bytes:
+    """The record as JSON text."""
+    document: dict[str, Any] = {"schema": SCHEMA, **record.extra}
+    for name in (*_STRINGS, "generation", "locked"):
+        document[name.replace("_", "-")] = getattr(record, name)
+    for name in _STRING_LISTS:
+        document[name.replace("_", "-")] = list(getattr(record, name))
+    document["pins"] = [{"label": pin.label, "time": pin.time} for pin in record.pins]
+    report = record.etc_report
+    document["etc-report"] = {f.name.replace("_", "-"): list(getattr(report, f.name)) for f in fields(EtcReport)}
+    # All ASCII: a label of an image may hold what UTF-8 cannot say, such as half of a surrogate pair.
+    return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def decode(data: bytes, where: str) -> Record:
+    """Read a record; `where` names the file in errors. Raises RecordError."""
+    try:
+        document = json.loads(data.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{where}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise RecordError(f"{where}: expected an object")
+    schema = document.pop("schema", None)
+    if type(schema) is not int or schema < 1:
+        raise RecordError(f"{where}: no schema version")
+    if schema > SCHEMA:
+        raise RecordError(f"{where}: schema {schema} is newer than this program knows ({SCHEMA})")
+    values: dict[str, Any] = {}
+    for name in _STRINGS:
+        values[name] = _typed(document.pop(name.replace("_", "-"), ""), str, f"{where}: {name}")
+    for name in _STRING_LISTS:
+        values[name] = _strings(document.pop(name.replace("_", "-"), []), f"{where}: {name}")
+    generation = document.pop("generation", None)
+    if generation is not None and (type(generation) is not int or not 1 <= generation <= _MAX_GENERATION):
+        raise RecordError(f"{where}: generation: expected a positive integer of ten digits at most")
+    pins = []
+    for pin in _typed(document.pop("pins", []), list, f"{where}: pins"):
+        pin = _typed(pin, dict, f"{where}: pins")
+        pins.append(Pin(_typed(pin.get("label", ""), str, f"{where}: pins: label"),
+                        _typed(pin.get("time", ""), str, f"{where}: pins: time")))
+    report = _typed(document.pop("etc-report", {}), dict, f"{where}: etc-report")
+    values["etc_report"] = EtcReport(**{
+        f.name: _strings(report.get(f.name.replace("_", "-"), []), f"{where}: etc-report") for f in fields(EtcReport)
+    })
+    values["locked"] = _typed(document.pop("locked", False), bool, f"{where}: locked")
+    if not is_id(values["id"]):
+        raise RecordError(f"{where}: id: expected 64 or 128 hex digits")
+    return Record(**values, generation=generation, pins=tuple(pins), extra=document)
+
+
+def _typed(value: Any, kind: type, where: str) -> Any:
+    if type(value) is not kind:
+        raise RecordError(f"{where}: expected {kind.__name__}")
+    return value
+
+
+def _strings(value: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise RecordError(f"{where}: expected a list of strings")
+    return tuple(value)
+
+
+class Records:
+    """The directory of records. Reading never needs the lock, since every file is replaced whole."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def load(self) -> tuple[dict[str, Record], list[RecordError]]:
+        """All readable records by id, and what was wrong with the others: one bad file must not hide the rest."""
+        found: dict[str, Record] = {}
+        problems: list[RecordError] = []
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                try:
+                    with path.open("rb") as file:
+                        data = file.read(_MAX_SIZE + 1)
+                except FileNotFoundError:
+                    continue  # removed meanwhile
+                except OSError as error:
+                    raise RecordError(f"{path}: {error.strerror}") from error
+                if len(data) > _MAX_SIZE:
+                    raise RecordError(f"{path}: larger than {_MAX_SIZE} bytes")
+                record = decode(data, str(path))
+                if record.id != path.stem:
+                    raise RecordError(f"{path}: is about deployment {record.short_id}")
+                found[record.id] = record
+            except RecordError as error:
+                problems.append(error)
+        return found, problems
+
+    def save(self, record: Record) -> None:
+        """Write durably and atomically."""
+        self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        files.atomic_write(self._directory / f"{record.id}.json", encode(record))
+
+    def remove(self, deployment_id: str) -> None:
+        """Forget a deployment; it is no error when it is not there."""
+        path = self._directory / f"{deployment_id}.json"
+        with files.translate(str(path)):
+            path.unlink(missing_ok=True)
+            if self._directory.exists():
+                files.fsync_dir(self._directory)
+
+
+def pinned(record: Record, label: str, time: str) -> Record:
+    """The record with one more pin; the same label again changes nothing."""
+    if any(pin.label == label for pin in record.pins):
+        return record
+    return replace(record, pins=(*record.pins, Pin(label, time)))
+
+
+def unpinned(record: Record, label: str | None) -> Record:
+    """The record without the pin `label`, or without any when None."""
+    return replace(record, pins=tuple(pin for pin in record.pins if label is not None and pin.label != label))

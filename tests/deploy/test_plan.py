@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plans by example: facts and a request in, steps out. No machine is needed."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+
+from bootcd.deploy import plan
+from bootcd.deploy.plan import Action, Entry, Facts, Kernel
+from bootcd.deploy.records import Pin, Record
+from bootcd.errors import EspFull, NoRollback, NothingStaged, Refused
+
+
+def record(name: str, generation: int | None = None, **changes: Any) -> Record:
+    """A deployment called `name`, which boots from a kernel of its own unless told otherwise."""
+    values: dict[str, Any] = {
+        "id": hashlib.sha512(name.encode()).hexdigest(), "image": "oci:x", "manifest_digest": f"sha256:{name}",
+        "config_digest": "", "boot_type": "bls", "boot_digest": f"kernel of {name}", "composefs_karg": "",
+        "version": name, "generation": generation,
+    }
+    return Record(**{**values, **changes})
+
+
+def entry(of: Record, *, bad: bool = False) -> Entry:
+    assert of.generation is not None
+    return Entry(f"bootcd-{of.generation:010}-{of.short_id}.conf", of.generation, of.short_id, bad)
+
+
+def facts(*records: Record, **changes: Any) -> Facts:
+    """All `records` with their entries, newest first, and their kernels of 10 bytes each."""
+    deployed = sorted((one for one in records if one.generation is not None), key=lambda one: -(one.generation or 0))
+    values: dict[str, Any] = {
+        "records": {one.id: one for one in records}, "entries": tuple(map(entry, deployed)),
+        "last_generation": max([0, *(one.generation or 0 for one in records)]),
+        "kernels": {name: 10 for one in records for name in plan.kernel_names(one)}, "esp_free": 1000,
+    }
+    return Facts(**{**values, **changes})
+
+
+def kernel(of: Record, size: int = 10) -> Kernel:
+    return Kernel(plan.kernel_names(of)[0], size, {"vmlinuz": (1, "00"), "initrd": (1, "00")})
+
+
+def actions(made: plan.Plan) -> list[str]:
+    return [str(step.action) for step in made.steps]
+
+
+def what(made: plan.Plan) -> list[str]:
+    """Action and first argument of each step."""
+    return [f"{step.action} {next(iter(step.args.values()))}" for step in made.steps]
+
+
+OLD, NOW, NEW = record("old", 1), record("now", 2), record("new")
+
+# --- staging ----------------------------------------------------------------------------------------------------------
+
+
+def test_staging_keeps_the_order_that_makes_it_safe() -> None:
+    made = plan.plan_stage(facts(NOW), NEW, kernel(NEW), merge_from=NOW.id)
+    assert actions(made) == ["hold", "install-kernel", "prepare-state", "save-record"]
+    assert made.steps[2].args == {"id": NEW.id, "merge-from": NOW.id}
+
+
+def test_another_staged_deployment_goes() -> None:
+    other = record("other")
+    made = plan.plan_stage(facts(NOW, other), NEW, kernel(NEW), merge_from=NOW.id)
+    assert what(made)[0] == f"remove-record {other.id}"
+    assert actions(plan.plan_stage(facts(NOW, NEW), NEW, kernel(NEW), merge_from=NOW.id))[0] == "hold"
+
+
+def test_the_state_of_the_booted_deployment_is_never_made_anew() -> None:
+    made = plan.plan_stage(facts(NOW, booted=NEW.id), NEW, kernel(NEW), merge_from=NOW.id)
+    assert "prepare-state" not in actions(made)
+
+
+def test_a_kernel_that_is_there_needs_no_room() -> None:
+    same = record("new", boot_digest=NOW.boot_digest)
+    made = plan.plan_stage(facts(NOW, esp_free=0), same, kernel(same, 500), merge_from=None)
+    assert actions(made)[0] == "hold"
+
+
+def test_a_kernel_of_which_only_a_part_is_there_needs_room() -> None:
+    same = record("new", boot_digest=NOW.boot_digest)
+    with pytest.raises(EspFull):
+        plan.plan_stage(facts(NOW, esp_free=0, partial=frozenset({NOW.boot_digest})), same, kernel(same, 500),
+                        merge_from=None)
+
+
+def test_room_is_made_of_what_nothing_needs_first() -> None:
+    kernels = {NOW.boot_digest: 10, OLD.boot_digest: 10, "nobody's": 30}
+    made = plan.plan_stage(facts(NOW, OLD, kernels=kernels, esp_free=0), NEW, kernel(NEW, 25), merge_from=None)
+    assert what(made)[0] == "remove-kernel nobody's"
+    assert f"remove-record {OLD.id}" not in what(made)
+
+
+def test_room_is_then_made_of_old_deployments_the_oldest_first() -> None:
+    older, oldest = record("older", 2), record("oldest", 1)
+    now = record("now", 3)
+    made = plan.plan_stage(facts(now, older, oldest, esp_free=0), NEW, kernel(NEW, 10), merge_from=None)
+    assert what(made)[:3] == [f"remove-entry {entry(oldest).file_name}", f"remove-record {oldest.id}",
+                              f"remove-kernel {oldest.boot_digest}"]
+    assert f"remove-record {older.id}" not in what(made)
+    made = plan.plan_stage(facts(now, older, oldest, esp_free=0), NEW, kernel(NEW, 20), merge_from=None)
+    assert f"remove-record {older.id}" in what(made)
+
+
+def test_the_kernel_of_a_replaced_staged_deployment_makes_room() -> None:
+    staged = record("staged")
+    made = plan.plan_stage(facts(NOW, staged, esp_free=0), NEW, kernel(NEW, 10), merge_from=None)
+    assert what(made)[0] == f"remove-kernel {staged.boot_digest}"
+
+
+def test_a_shared_kernel_goes_only_with_the_last_that_needs_it() -> None:
+    first, second = record("first", 1, boot_digest="shared"), record("second", 2, boot_digest="shared")
+    made = plan.plan_stage(facts(first, second, record("now", 3), esp_free=0), NEW, kernel(NEW, 10), merge_from=None)
+    assert what(made)[:5] == [f"remove-entry {entry(first).file_name}", f"remove-record {first.id}",
+                              f"remove-entry {entry(second).file_name}", f"remove-record {second.id}",
+                              "remove-kernel shared"]
+
+
+@pytest.mark.parametrize("state", [
+    facts(NOW, esp_free=5),
+    facts(NOW, record("old", 1, pins=(Pin("", ""),)), esp_free=5),
+    facts(NOW, OLD, booted=OLD.id, esp_free=5),
+    facts(NOW, OLD, foreign=frozenset({OLD.boot_digest}), esp_free=5),
+])
+def test_never_at_the_cost_of_the_booted_the_default_a_pinned_one_or_strangers(state: Facts) -> None:
+    with pytest.raises(EspFull, match=r"lacks 10 bytes.*needs 15 bytes, 5 are free"):
+        plan.plan_stage(state, NEW, kernel(NEW, 15), merge_from=None)
+
+
+# --- finalizing -------------------------------------------------------------------------------------------------------
+
+
+def test_finalizing_writes_the_entry_before_the_record() -> None:
+    made = plan.plan_finalize(facts(NOW, NEW), tries=3, merge=False)
+    assert actions(made) == ["write-entry", "set-generation"]
+    assert made.steps[0].args == {"id": NEW.id, "generation": 3, "tries": 3}
+
+
+def test_the_first_entry_has_nothing_to_fall_back_to_and_counts_nothing() -> None:
+    assert plan.plan_finalize(facts(NEW), tries=3, merge=False).steps[0].args["tries"] == 0
+
+
+def test_late_edits_are_merged_on_a_running_system() -> None:
+    made = plan.plan_finalize(facts(NOW, OLD, NEW, booted=OLD.id), tries=3, merge=True)
+    assert actions(made)[0] == "merge-etc"
+    assert made.steps[0].args == {"id": NEW.id, "merge-from": OLD.id}
+
+
+def test_the_booted_deployment_is_not_merged_into_itself() -> None:
+    made = plan.plan_finalize(facts(NOW, NEW, booted=NEW.id), tries=3, merge=True)
+    assert "merge-etc" not in actions(made)
+
+
+def test_finalizing_again_after_it_broke_off_takes_a_new_generation() -> None:
+    half = facts(NOW, NEW, entries=(Entry("bootcd-0000000003-x.conf", 3, NEW.short_id), entry(NOW)))
+    made = plan.plan_finalize(half, tries=3, merge=False)
+    assert what(made) == [f"write-entry {NEW.id}", f"set-generation {NEW.id}", "remove-entry bootcd-0000000003-x.conf"]
+    assert made.steps[0].args["generation"] == 4
+
+
+def test_nothing_staged() -> None:
+    with pytest.raises(NothingStaged):
+        plan.plan_finalize(facts(NOW), tries=3, merge=False)
+    with pytest.raises(NothingStaged):
+        plan.plan_unstage(facts(NOW))
+
+
+def test_unstaging_leaves_no_entry_behind() -> None:
+    assert what(plan.plan_unstage(facts(NOW, NEW))) == [f"remove-record {NEW.id}"]
+    half = facts(NOW, NEW, entries=(Entry("half.conf", 3, NEW.short_id), entry(NOW)))
+    assert what(plan.plan_unstage(half)) == ["remove-entry half.conf", f"remove-record {NEW.id}"]
+
+
+# --- rolling back -----------------------------------------------------------------------------------------------------
+
+
+def test_rolling_back_promotes_before_it_removes() -> None:
+    made = plan.plan_rollback(facts(NOW, OLD), OLD)
+    assert what(made) == [f"write-entry {OLD.id}", f"set-generation {OLD.id}", f"remove-entry {entry(OLD).file_name}"]
+    assert made.steps[0].args == {"id": OLD.id, "generation": 3, "tries": 0}
+
+
+def test_a_retreat_rejects_the_newer_image_as_part_of_the_transaction() -> None:
+    made = plan.plan_rollback(facts(NOW, OLD), OLD, time="then")
+    assert made.steps[0].args == {"manifest": "sha256:now", "reason": "rolled back from version now", "time": "then"}
+    forward = plan.plan_rollback(facts(record("old", 3), NOW), NOW, time="then")
+    assert Action.REJECT in [step.action for step in forward.steps]
+    same = record("old", 1, manifest_digest=NOW.manifest_digest)
+    assert "reject" not in actions(plan.plan_rollback(facts(NOW, same), same, time="then"))
+
+
+def test_what_cannot_be_rolled_back_to() -> None:
+    with pytest.raises(Refused, match="only staged"):
+        plan.plan_rollback(facts(NOW, NEW), NEW)
+    with pytest.raises(Refused, match="default already"):
+        plan.plan_rollback(facts(NOW, OLD), NOW)
+    with pytest.raises(Refused, match="kernel"):
+        plan.plan_rollback(facts(NOW, OLD, kernels={NOW.boot_digest: 10}), OLD)
+    with pytest.raises(Refused, match="kernel"):
+        plan.plan_rollback(facts(NOW, OLD, partial=frozenset({OLD.boot_digest})), OLD)
+
+
+def test_where_a_rollback_goes() -> None:
+    older = record("older", 1)
+    state = facts(record("now", 3), record("old", 2), older)
+    assert plan.rollback_target(state).version == "old"
+    with pytest.raises(NoRollback):
+        plan.rollback_target(facts(NOW))
+
+
+def test_a_rollback_passes_over_what_is_bad() -> None:
+    now, old, older = record("now", 3), record("old", 2), record("older", 1)
+    state = facts(now, old, older, entries=(entry(now), entry(old, bad=True), entry(older)))
+    assert plan.rollback_target(state) is older
+    state = facts(now, record("old", 2, health="bad"), older)
+    assert plan.rollback_target(state) is older
+
+
+def test_a_rollback_before_the_reboot_stays_with_what_runs() -> None:
+    assert plan.rollback_target(facts(NOW, OLD, booted=OLD.id)) is OLD
+    assert plan.rollback_target(facts(record("now", 3), record("middle", 2), OLD, booted=OLD.id)) is OLD
+
+
+# --- keeping and collecting -------------------------------------------------------------------------------------------
+
+
+def test_who_stays_and_why() -> None:
+    pinned = record("pinned", 1, pins=(Pin("mine", ""),))
+    previous, gone, booted = record("previous", 4), record("gone", 2), record("booted", 3)
+    state = facts(record("default", 5), previous, booted, gone, pinned, NEW, booted=booted.id)
+    reasons = {state.records[id].version: why for id, why in plan.kept(state, 1).items()}
+    assert reasons == {"booted": "booted", "default": "default", "new": "staged", "pinned": "pinned",
+                       "previous": "previous"}
+    assert "gone" in {state.records[id].version for id in plan.kept(state, 2)}
+    assert "previous" not in {state.records[id].version for id in plan.kept(state, 0)}
+
+
+def test_a_bad_deployment_does_not_take_the_place_of_a_good_one() -> None:
+    now, bad, good = record("now", 3), record("bad", 2), record("good", 1)
+    state = facts(now, bad, good, entries=(entry(now), entry(good), entry(bad, bad=True)))
+    assert set(plan.kept(state, 1)) == {now.id, good.id}
+
+
+def test_collection_drops_deployments_then_what_only_they_needed() -> None:
+    gone = record("gone", 1)
+    state = facts(record("now", 3), record("old", 2), gone, state=frozenset({gone.id}), names=frozenset({gone.id}),
+                  tags=frozenset({gone.manifest_digest}))
+    made, removals = plan.plan_collect(state, keep_previous=1)
+    assert what(made) == [f"remove-entry {entry(gone).file_name}", f"remove-record {gone.id}",
+                          f"remove-kernel {gone.boot_digest}", f"remove-state {gone.id}", f"release {gone.id}",
+                          f"release {gone.manifest_digest}"]
+    assert [item.kind for item in removals] == ["deployment", "kernel", "state", "image name", "tag"]
+    assert all(item.why for item in removals)
+
+
+def test_collection_of_a_tidy_machine_does_nothing() -> None:
+    state = facts(NOW, OLD, state=frozenset({NOW.id, OLD.id}), names=frozenset({NOW.id}),
+                  tags=frozenset({NOW.manifest_digest}))
+    assert plan.plan_collect(state, keep_previous=1) == (plan.Plan("collect", ()), [])
+
+
+def test_an_entry_that_leads_nowhere_goes_and_foreign_kernels_stay() -> None:
+    stray = Entry("stray.conf", 9, "0" * 12)
+    state = facts(NOW, entries=(entry(NOW), stray), kernels={NOW.boot_digest: 1, "theirs": 2},
+                  foreign=frozenset({"theirs"}))
+    made, _ = plan.plan_collect(state, keep_previous=1)
+    assert what(made) == ["remove-entry stray.conf"]
+
+
+def test_two_deployments_of_one_image_share_its_tag() -> None:
+    twin = record("twin", 1, manifest_digest=NOW.manifest_digest)
+    state = facts(NOW, twin, tags=frozenset({NOW.manifest_digest}))
+    assert "release" not in actions(plan.plan_collect(state, keep_previous=0)[0])
+
+
+def test_the_kernel_of_a_uki_is_its_own() -> None:
+    assert plan.kernel_names(record("sealed", boot_type="uki")) == (record("sealed").id + ".efi",)
