@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The verbs about images in the repository."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from . import output
+from .commands import host
+
+
+def pull(options: Namespace) -> int:
+    with host(options) as machine:
+        result = machine.image_pull(options.image, name=options.name, bootable=options.bootable)
+    if options.json:
+        output.emit_json(result)
+    else:
+        output.pull_stats(result.stats)
+        output.image(result.image)
+    return 0
+
+
+def list_images(options: Namespace) -> int:
+    with host(options) as machine:
+        images = machine.image_list()
+    output.emit_json(images) if options.json else output.images(images)
+    return 0
+
+
+def inspect(options: Namespace) -> int:
+    with host(options) as machine:
+        found = machine.image_inspect(options.image)
+    output.emit_json(found) if options.json else output.image(found)
+    return 0
+
+
+def mount(options: Namespace) -> int:
+    with host(options) as machine:
+        machine.image_mount(options.image, options.directory, bootable=options.bootable)
+    return 0
+
+
+def import_tar(options: Namespace) -> int:
+    with host(options) as machine:
+        result = machine.image_import_tar(options.tar, options.name)
+    if options.json:
+        output.emit_json(result)
+    else:
+        output.pull_stats(result.stats)
+        output.image(result.image)
+    return 0
+
+
+def remove(options: Namespace) -> int:
+    with host(options) as machine:
+        machine.image_remove(options.image)
+    return 0

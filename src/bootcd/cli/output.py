@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results as text for people, or as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..ops.results import (
+    ChangeResult,
+    CheckResult,
+    CollectResult,
+    DeploymentInfo,
+    FsckResult,
+    ImageInfo,
+    PullStats,
+    Status,
+    to_json,
+)
+from .text import printable
+
+
+def emit_json(value: Any) -> None:
+    json.dump(to_json(value), sys.stdout, indent=2, ensure_ascii=True)
+    print()
+
+
+def size(count: float) -> str:
+    """Bytes as people read them, in powers of 1000 as disks and networks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def table(rows: Iterable[Sequence[str]]) -> None:
+    """Columns as wide as they need to be; the last one is free."""
+    lines = [[printable(cell) for cell in row] for row in rows]
+    if not lines:
+        return
+    widths = [max(len(row[column]) for row in lines) for column in range(len(lines[0]))]
+    for row in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def status(value: Status) -> None:
+    if not value.deployments:
+        print("No deployments.")
+    for info in value.deployments:
+        deployment(info)
+    if value.chain is not None:
+        chain = value.chain
+        print("Checks")
+        table([
+            ("  Secure Boot", {True: "on", False: "off", None: "unknown"}[chain.secure_boot]),
+            ("  sealed", f"{'yes, the UKI' if chain.sealed else 'no, the boot entry'} carries the digest"),
+            ("  fs-verity", "repository and image" if chain.image_verity
+             else "repository" if chain.repository_verity else "off: this file system cannot guard its contents"),
+        ])
+    if value.unfinished:
+        print(f"Unfinished: '{printable(value.unfinished)}' was cut off; the next command that changes anything "
+              "completes it.")
+    for warning in value.warnings:
+        print(f"Warning: {printable(warning)}")
+
+
+def deployment(info: DeploymentInfo) -> None:
+    roles = ", ".join(info.roles) or "kept"
+    print(f"{info.id[:12]}  {printable(info.title or info.version or 'untitled')}  [{roles}]")
+    rows = [("  image", info.image), ("  digest", info.manifest_digest)]
+    if info.version:
+        rows.append(("  version", info.version + (f" (built {info.created})" if info.created else "")))
+    rows.append(("  staged", info.staged))
+    if info.generation is not None:
+        rows.append(("  generation", str(info.generation)))
+    if info.health != "untried":
+        rows.append(("  health", info.health))
+    rows += [("  pin", f"{pin.label or '(no label)'}, since {pin.time}") for pin in info.pins]
+    for name, paths in (("both changed", info.etc.both_changed), ("deleted here", info.etc.deleted)):
+        if paths:
+            rows.append((f"  /etc {name}", ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if paths[5:] else "")))
+    table(rows)
+    print()
+
+
+def deployments(infos: Iterable[DeploymentInfo]) -> None:
+    rows = [("ID", "GENERATION", "VERSION", "ROLES", "PINS", "IMAGE")]
+    rows += [
+        (info.id[:12], str(info.generation or "-"), info.version or "-", ",".join(info.roles) or "-",
+         ",".join(pin.label or "(no label)" for pin in info.pins) or "-", info.image)
+        for info in infos
+    ]
+    table(rows)
+
+
+def check(result: CheckResult) -> None:
+    if not result.available:
+        print(f"No newer image at {printable(result.image)} "
+              f"(version {printable(result.current_version or 'unknown')}).")
+        return
+    if result.rejected:
+        print(printable(f"{result.image} offers an image that this machine does not take again: {result.rejected}."))
+        return
+    print(f"{printable(result.image)} offers version {printable(result.version or 'unknown')}"
+          + (f", built {printable(result.created)}" if result.created else "") + f" ({result.manifest_digest}).")
+    print(f"To download: {size(result.download_size)} in {result.layers_missing} of {result.layers} layers; "
+          f"{size(result.reused_size)} are here already.")
+
+
+def pull_stats(stats: PullStats) -> None:
+    print(f"Layers: {stats.layers_fetched} of {stats.layers} fetched, {size(stats.downloaded)} downloaded, "
+          f"{size(stats.reused)} not fetched again.")
+    print(f"Files: {stats.objects_written} new objects with {size(stats.object_bytes_written)}, "
+          f"{stats.objects_reused} with {size(stats.object_bytes_reused)} reused.")
+
+
+def change(result: ChangeResult) -> None:
+    if result.pull is not None:
+        pull_stats(result.pull)
+    print(printable(result.message))
+    if result.deployment is not None:
+        etc = result.deployment.etc
+        for path in etc.both_changed:
+            print(f"  /etc/{printable(path)}: changed here and in the image; the local version was kept")
+    if result.collected is not None and (result.collected.items or result.collected.objects):
+        collected(result.collected)
+
+
+def collected(result: CollectResult) -> None:
+    verb = "Would remove" if result.dry_run else "Removed"
+    for item in result.items:
+        what = f"{item.name[:12]}" if item.kind in ("deployment", "state", "image name") else item.name
+        print(f"{verb} {item.kind} {printable(what)}: {item.why}"
+              + (f" ({size(item.size)})" if item.size else ""))
+    if result.dry_run:
+        for item in result.kept:
+            print(f"Keeps {item.kind} {item.name[:12]}: {item.why}")
+    print(f"{verb} {result.objects} objects with {size(result.object_bytes)}, {result.images} images "
+          f"and {result.streams} streams.")
+
+
+def fsck(result: FsckResult) -> None:
+    print(f"Checked {result.objects} objects, {result.streams} streams and {result.images} images.")
+    for finding in result.findings:
+        print(f"  {finding.kind}: {printable(finding.what)}: {printable(finding.detail)}")
+    if result.repaired:
+        print("Damaged objects were removed.")
+    for name in result.pull_again:
+        print(f"  pull again: {printable(name)}")
+    print("The repository is sound." if result.ok else f"{len(result.findings)} errors.")
+
+
+def images(infos: Iterable[ImageInfo]) -> None:
+    rows = [("NAME", "DIGEST", "VERSION", "LAYERS", "IMAGE")]
+    rows += [(info.name, info.manifest_digest[:19], info.version or "-", str(info.layers), info.id[:12] or "-")
+             for info in infos]
+    table(rows)
+
+
+def image(info: ImageInfo) -> None:
+    rows = [("name", info.name), ("manifest", info.manifest_digest), ("config", info.config_digest),
+            ("image", info.id or "-"), ("boot image", info.boot_id or "-"), ("version", info.version or "-"),
+            ("created", info.created or "-"), ("architecture", info.architecture), ("layers", str(info.layers))]
+    rows += [(f"label {key}", value) for key, value in sorted(info.labels.items())]
+    table(rows)

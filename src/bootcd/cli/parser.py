@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line of `bootcctl`: verbs, options and their help. Nothing here does anything."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .. import __version__
+
+_EPILOG = "Exit status and all details: man bootcctl."
+
+
+class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("allow_abbrev", False)
+        super().__init__(**options)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole parser. After parsing, `command` names the function to call as `module:function`."""
+    parser = _Parser(prog="bootcctl", description="Keep a machine on the operating system that a container image "
+                     "describes.", epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"bootcctl {__version__}",
+                        help="show the version and exit")
+    parser.add_argument("--sysroot", metavar="DIR", default="/sysroot",
+                        help="physical root of the installation (default: /sysroot)")
+    parser.add_argument("--esp", metavar="DIR", help="where its EFI system partition is mounted (default: /efi, "
+                        "/boot/efi or /boot, with another --sysroot its efi, boot/efi, boot or esp)")
+    parser.add_argument("--config", metavar="FILE", help="read this file and no other bootcd.toml")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress, only results and errors")
+    parser.add_argument("--debug", action="store_true", help="log what is done; show where an error comes from")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+
+    def verb(name: str, command: str, help: str, to: Any = verbs) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = to.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        made.set_defaults(command=command)
+        return made
+
+    def group(name: str, help: str) -> Any:
+        made = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+        return made.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+
+    status = verb("status", "commands:status", "show the deployments, what boots next and which checks hold")
+    _json(status)
+    listing = verb("list", "commands:list_deployments", "list the deployments, one line each")
+    _json(listing)
+
+    upgrade = verb("upgrade", "commands:upgrade", "take the newest image of the tracked reference")
+    how = upgrade.add_mutually_exclusive_group()
+    how.add_argument("--check", action="store_true",
+                     help="only tell whether there is a newer image; exit status 77 when there is none")
+    how.add_argument("--download-only", action="store_true", help="stage it, but let a later upgrade make it boot")
+    upgrade.add_argument("--allow-rejected", action="store_true",
+                         help="take the image even if this machine was rolled back from it")
+    _json(upgrade)
+    switch = verb("switch", "commands:switch", "follow another image reference from now on")
+    switch.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
+    switch.add_argument("--download-only", action="store_true", help="stage it, but let a later upgrade make it boot")
+    _json(switch)
+    rollback = verb("rollback", "commands:rollback", "make another deployment the one that boots")
+    rollback.add_argument("deployment", metavar="DEPLOYMENT", nargs="?", help=f"default: the previous one; {_WHICH}")
+    _json(rollback)
+    pin = verb("pin", "commands:pin", "keep a deployment, whatever the keep policy says")
+    pin.add_argument("deployment", metavar="DEPLOYMENT", help=_WHICH)
+    pin.add_argument("--label", default="", help="why; also a name for the deployment")
+    _json(pin)
+    unpin = verb("unpin", "commands:unpin", "take a pin off")
+    unpin.add_argument("deployment", metavar="DEPLOYMENT", help=_WHICH)
+    unpin.add_argument("--label", help="only this pin; default: all of the deployment")
+    _json(unpin)
+    _json(verb("unstage", "commands:unstage", "forget the staged deployment"))
+    _json(verb("finalize", "commands:finalize", "make the staged deployment the default (to be done at shutdown)"))
+    cleanup = verb("cleanup", "commands:cleanup", "remove what the keep policy does not keep and nothing refers to")
+    cleanup.add_argument("--dry-run", "-n", action="store_true", help="only tell what would go, and why")
+    _json(cleanup)
+    fsck = verb("fsck", "commands:fsck", "check every object, stream and image")
+    fsck.add_argument("--repair", action="store_true", help="remove what is damaged and name what to pull again")
+    fsck.add_argument("--metadata-only", action="store_true", help="do not read the contents of objects")
+    _json(fsck)
+
+    install = group("install", "make the first deployment")
+    filesystem = verb("to-filesystem", "commands:install", "install into --sysroot, with the ESP at --esp", install)
+    filesystem.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
+    filesystem.add_argument("--karg", action="append", default=[], metavar="ARG",
+                            help="kernel argument of this machine, kept by every upgrade; may be repeated")
+    _json(filesystem)
+
+    image = group("image", "work with the images in the repository")
+    pull = verb("pull", "image_commands:pull", "bring an image into the repository without deploying it", image)
+    pull.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
+    pull.add_argument("--name", default="", help="name in the repository (default: the reference)")
+    pull.add_argument("--bootable", action="store_true", help="also make the image that a machine would boot")
+    _json(pull)
+    _json(verb("list", "image_commands:list_images", "list the named images", image))
+    inspect = verb("inspect", "image_commands:inspect", "show one image", image)
+    inspect.add_argument("image", metavar="NAME", help="name or manifest digest")
+    _json(inspect)
+    mount = verb("mount", "image_commands:mount", "mount an image read-only", image)
+    mount.add_argument("image", metavar="NAME", help="name or manifest digest")
+    mount.add_argument("directory", metavar="DIR", help="where to mount it")
+    mount.add_argument("--bootable", action="store_true", help="the tree as a machine boots it, with /boot emptied")
+    tar = verb("import-tar", "image_commands:import_tar", "make an image of one layer from a tar file", image)
+    tar.add_argument("tar", metavar="FILE", help="tar, plain or compressed by gzip or zstd; '-' is standard input")
+    tar.add_argument("name", metavar="NAME", help="name in the repository")
+    _json(tar)
+    remove = verb("remove", "image_commands:remove", "forget the name of an image", image)
+    remove.add_argument("image", metavar="NAME", help="name as 'image list' shows it")
+
+    container = group("container", "tools for building images")
+    digest = verb("compute-digest", "composefs_commands:compute_digest",
+                  "print the digest that a machine will compute for a root directory", container)
+    digest.add_argument("directory", metavar="DIR", help="root directory of the image")
+    _format(digest)
+    digest.add_argument("--xattrs", choices=("allowlist-only", "keep-user-xattrs"), default="allowlist-only",
+                        help="which xattrs count (default: %(default)s)")
+    digest.add_argument("--no-boot", action="store_true", help="the image as mounted, not as booted")
+
+    composefs = group("composefs", "plain composefs tools, for those who come from mkcomposefs")
+    mkfs = verb("mkfs", "composefs_commands:mkfs", "write an EROFS image of a directory or a dump", composefs)
+    mkfs.add_argument("--from-dump", action="store_true", help="SOURCE is a composefs dump, '-' for standard input")
+    _format(mkfs)
+    mkfs.add_argument("--digest-only", action="store_true", help="print the digest and write nothing")
+    mkfs.add_argument("source", metavar="SOURCE", help="directory, or dump with --from-dump")
+    mkfs.add_argument("target", metavar="IMAGE", nargs="?", help="file to write, '-' for standard output")
+    dump = verb("dump", "composefs_commands:dump", "print an image as a composefs dump", composefs)
+    dump.add_argument("image", metavar="IMAGE", help="file, '-' for standard input")
+    measure = verb("measure", "composefs_commands:measure", "print fs-verity digests of files", composefs)
+    measure.add_argument("--algorithm", choices=("sha256", "sha512"), default="sha512",
+                         help="hash (default: %(default)s)")
+    measure.add_argument("files", metavar="FILE", nargs="+", help="regular files")
+    return parser
+
+
+_IMAGE_HELP = "[docker://]HOST/PATH[:TAG][@DIGEST], oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
+_WHICH = "id, version, label, booted, default, staged or rollback"
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", choices=("v0", "v1", "v2"), default="v1",
+                        help="EROFS format (default: %(default)s)")
+    parser.add_argument("--algorithm", choices=("sha256", "sha512"), default="sha512",
+                        help="hash (default: %(default)s)")

@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a pulled image to a deployment that could be staged: its EROFS images, kernel and record."""
+
+from __future__ import annotations
+
+import datetime
+import getpass
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..boot import kargs, kernels
+from ..boot.discover import BootResources, find_boot_resources, os_release
+from ..boot.loader import install_systemd_boot
+from ..deploy.plan import Kernel
+from ..deploy.records import Record
+from ..errors import NotBootable, SealMismatch
+from ..formats.pe import Pe
+from ..formats.tree import RegularFile
+from ..model import ImageReference
+from .pull import Offer
+from .session import Session
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """A deployment to be: the record (without a generation) and what it boots from."""
+
+    record: Record
+    kernel: Kernel
+
+
+def compose(
+    session: Session, reference: ImageReference, offer: Offer, *, machine_kargs: tuple[str, ...],
+    install_loader: bool = False,
+) -> Composed:
+    """Make the images of a pulled manifest, and find out all that its record says.
+
+    With `install_loader` the image's boot loader is copied to the ESP where none is. Raises NotBootable,
+    SealMismatch, LayerConflict.
+    """
+    session.progress.begin("Composing the image")
+    images = session.images
+    manifest = offer.fetched.manifest
+    tree = images.tree(manifest.config.digest)
+    resources = find_boot_resources(tree)
+    release = os_release(tree, images.read_file)
+    image_kargs = kargs.image_kargs(tree, images.read_file, platform.machine())
+    if install_loader:
+        install_systemd_boot(session.esp, tree, images.read_file)
+    ids = images.commit_images(offer.fetched.digest, boot=True, tree=tree)
+    assert ids.boot_image is not None
+    repository = session.repository
+    deployment_id = ids.boot_image.hex()
+    karg = kargs.karg_for(ids.boot_image, repository.version, repository.algorithm, repository.secure)
+    if resources.uki is not None:
+        kernel, boot_digest = _uki(session, resources, deployment_id)
+        image_kargs, machine_kargs = [], _no_kargs(machine_kargs)
+    else:
+        kernel, boot_digest = _pair(session, resources)
+    record = Record(
+        id=deployment_id,
+        image=str(reference),
+        manifest_digest=offer.fetched.digest,
+        config_digest=manifest.config.digest,
+        boot_type="uki" if resources.uki is not None else "bls",
+        boot_digest=boot_digest,
+        composefs_karg=karg,
+        version=offer.version or release.version or "",
+        title=release.title,
+        created=offer.created,
+        staged=now(),
+        requested_by=_user(),
+        kernel_version=resources.kver or "",
+        image_kargs=tuple(image_kargs),
+        machine_kargs=machine_kargs,
+    )
+    return Composed(record, kernel)
+
+
+def now() -> str:
+    """The time, in UTC, ISO 8601 to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _pair(session: Session, resources: BootResources) -> tuple[Kernel, str]:
+    vmlinuz, initrd = resources.vmlinuz, resources.initrd
+    assert vmlinuz is not None
+    assert initrd is not None
+    digest = kernels.boot_digest(_chunks(session, vmlinuz), _chunks(session, initrd))
+    size = kernels.needed(session.esp, [vmlinuz.size, initrd.size])
+    return Kernel(digest, size, {"vmlinuz": _source(vmlinuz), "initrd": _source(initrd)}), digest
+
+
+def _uki(session: Session, resources: BootResources, deployment_id: str) -> tuple[Kernel, str]:
+    uki = resources.uki
+    assert uki is not None
+    pe = Pe.parse(session.images.read_file(uki.file), uki.name)
+    named = kernels.uki_digests(pe)
+    if not any(karg.digest.hex() == deployment_id for karg in named):
+        said = ", ".join(karg.digest.hex()[:12] for karg in named) or "no digest at all"
+        raise SealMismatch(f"UKI {uki.name} names {said}, but the image has the digest {deployment_id[:12]}")
+    contents = {"uki": _source(uki.file), **{name: _source(addon) for name, addon in uki.addons.items()}}
+    size = kernels.needed(session.esp, [length for length, _ in contents.values()])
+    return Kernel(f"{deployment_id}.efi", size, contents), kernels.uki_boot_digest(pe)
+
+
+def _chunks(session: Session, file: RegularFile) -> Iterator[bytes]:
+    """The content of a file without holding all of it."""
+    if file.digest is None:
+        yield file.inline or b""
+        return
+    with open(session.repository.objects.open(file.digest), "rb") as stream:
+        while data := stream.read(_CHUNK):
+            yield data
+
+
+def _source(file: RegularFile) -> tuple[int, str]:
+    if file.digest is not None:
+        return file.size, file.digest.hex()
+    return file.size, "inline:" + (file.inline or b"").hex()
+
+
+def _no_kargs(machine_kargs: tuple[str, ...]) -> tuple[str, ...]:
+    if machine_kargs:
+        raise NotBootable("the image boots from a UKI, whose kernel arguments are sealed",
+                          advice="Leave --karg out, or put the arguments into the image as an addon.")
+    return ()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From records and facts to what others may see of them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from ..deploy.plan import Facts, Removal
+from ..deploy.records import EtcReport, Record
+from .results import CollectItem, DeploymentInfo, EtcChanges, ImageInfo, PinInfo
+
+if TYPE_CHECKING:  # `status` would load all that makes images only to name this type
+    from ..store.ociimages import StoredImage
+
+_VERSION_LABEL = "org.opencontainers.image.version"
+
+
+def roles(facts: Facts, record: Record) -> tuple[str, ...]:
+    """What a deployment is at the moment."""
+    found = []
+    for role, holder in (("booted", facts.records.get(facts.booted or "")), ("staged", facts.staged),
+                         ("default", facts.default), ("rollback", facts.rollback)):
+        if holder is not None and holder.id == record.id:
+            found.append(role)
+    if record.pins:
+        found.append("pinned")
+    return tuple(found)
+
+
+def deployment(facts: Facts, record: Record) -> DeploymentInfo:
+    """One deployment with its roles."""
+    bad = any(entry.bad and record.id.startswith(entry.short_id) for entry in facts.entries)
+    return DeploymentInfo(
+        id=record.id, roles=roles(facts, record), image=record.image, version=record.version, title=record.title,
+        manifest_digest=record.manifest_digest, created=record.created, staged=record.staged,
+        generation=record.generation, pins=tuple(PinInfo(pin.label, pin.time) for pin in record.pins),
+        health="bad" if bad else record.health, boot_type=record.boot_type, boot_digest=record.boot_digest,
+        kernel_version=record.kernel_version, options=record.options, verification=record.verification,
+        etc=EtcChanges(**{f.name: getattr(record.etc_report, f.name) for f in fields(EtcReport)}),
+    )
+
+
+def deployments(facts: Facts) -> tuple[DeploymentInfo, ...]:
+    """All of them: the staged one, then in boot order, then any that no entry leads to."""
+    order = [record for record in (facts.staged, *facts.deployed()) if record is not None]
+    order += [record for record in facts.records.values() if record not in order]
+    return tuple(deployment(facts, record) for record in order)
+
+
+def removals(items: list[Removal]) -> tuple[CollectItem, ...]:
+    return tuple(CollectItem(item.kind, item.name, item.why, item.size) for item in items)
+
+
+def image(stored: StoredImage, name: str = "") -> ImageInfo:
+    """An image of the repository under one of its names."""
+    config = stored.config
+    labels = dict(config.labels) if config is not None else {}
+    return ImageInfo(
+        name=name or (stored.tags[0] if stored.tags else stored.manifest_digest),
+        manifest_digest=stored.manifest_digest, config_digest=stored.config_digest,
+        id=stored.images.image.hex() if stored.images.image else "",
+        boot_id=stored.images.boot_image.hex() if stored.images.boot_image else "",
+        version=stored.manifest.annotations.get(_VERSION_LABEL) or labels.get(_VERSION_LABEL, ""),
+        created=(config.created or "") if config is not None else "",
+        architecture=config.architecture if config is not None else "",
+        layers=len(stored.manifest.layers), labels=labels,
+    )
+

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can be asked of a machine, whoever answers: this process itself or the daemon.
+
+Every method may raise any BootcdError. A DEPLOYMENT is named by the first digits of its id, a version, a pin label, or
+one of the words booted, default, staged, rollback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from .results import ChangeResult, CheckResult, CollectResult, FsckResult, ImageInfo, PullResult, Status
+
+
+class Host(Protocol):
+    """One machine, or one directory with an installation."""
+
+    def status(self) -> Status:
+        """All deployments and what is remarkable. Needs no lock and never changes anything."""
+
+    def check(self) -> CheckResult:
+        """Ask the source of the tracked image what it offers now; nothing is downloaded but its manifest."""
+
+    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False) -> ChangeResult:
+        """Take what the tracked image reference names now. `download_only` stages it without making it the next to
+        boot until a later `upgrade`."""
+
+    def switch(self, image: str, *, download_only: bool = False) -> ChangeResult:
+        """Follow another image reference from now on."""
+
+    def finalize(self) -> ChangeResult:
+        """Make the staged deployment the default; done at shutdown on a running system."""
+
+    def rollback(self, deployment: str | None = None) -> ChangeResult:
+        """Make another deployment the default."""
+
+    def pin(self, deployment: str, label: str = "") -> ChangeResult:
+        """Keep a deployment whatever the keep policy says."""
+
+    def unpin(self, deployment: str, label: str | None = None) -> ChangeResult:
+        """Take one pin off, or all."""
+
+    def unstage(self) -> ChangeResult:
+        """Forget the staged deployment."""
+
+    def cleanup(self, *, dry_run: bool = False) -> CollectResult:
+        """Remove what the keep policy does not keep and nothing refers to."""
+
+    def fsck(self, *, repair: bool = False, metadata_only: bool = False) -> FsckResult:
+        """Check every object, stream and image."""
+
+    def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
+        """Make the first deployment in an empty place."""
+
+    def image_pull(self, image: str, *, name: str = "", bootable: bool = False) -> PullResult:
+        """Bring an image into the repository without deploying it."""
+
+    def image_list(self) -> tuple[ImageInfo, ...]:
+        """The named images of the repository."""
+
+    def image_inspect(self, image: str) -> ImageInfo:
+        """One image by name or manifest digest."""
+
+    def image_mount(self, image: str, directory: str, *, bootable: bool = False) -> None:
+        """Mount an image read-only."""
+
+    def image_import_tar(self, tar: str, name: str) -> PullResult:
+        """Make an image of one layer from a tar file."""
+
+    def image_remove(self, image: str) -> None:
+        """Take the name of an image away; `cleanup` then frees what only it needed."""

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images in the repository that are no deployments (yet): pull, list, inspect, mount, import, remove."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from itertools import chain
+from typing import BinaryIO
+
+from ..errors import ImageNotFound, LayerTooLarge, Refused, UsageError
+from ..formats import oci
+from ..layout import TAG_PREFIX
+from ..linux import files, mount
+from ..model import ImageReference, Platform
+from ..registry.decompress import decompress
+from ..store.layers import import_layer
+from ..store.ociimages import check_tag
+from . import describe
+from .compose import now
+from .machine import Machine
+from .pull import fetch, pull, source_of
+from .results import ImageInfo, PullResult, PullStats
+from .session import change, look
+
+_PIECE = 1 << 20
+_LAYER = "application/vnd.oci.image.layer.v1.tar"
+_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def image_pull(machine: Machine, image: str, *, name: str, bootable: bool) -> PullResult:
+    """Pull an image under a name of its own, which keeps it until it is removed."""
+    reference = ImageReference.parse(image)
+    tag = name or str(reference)
+    _check_name(tag)
+    with change(machine) as session, source_of(reference, machine.config) as source:
+        offer = fetch(session.repository, source, Platform.current())
+        stats = pull(session.repository, source, offer, tag=tag, max_layer_size=machine.config.pull_max_layer_size,
+                     progress=session.progress)
+        session.progress.begin("Composing the image")
+        session.images.commit_images(offer.fetched.digest, boot=bootable)
+        return PullResult(describe.image(session.images.inspect(tag), tag), stats)
+
+
+def image_list(machine: Machine) -> tuple[ImageInfo, ...]:
+    """Every name, those of deployments included."""
+    with look(machine) as session:
+        return tuple(describe.image(stored, tag) for stored in session.images.list() for tag in stored.tags)
+
+
+def image_inspect(machine: Machine, name: str) -> ImageInfo:
+    """One image."""
+    with look(machine) as session:
+        return describe.image(session.images.inspect(name), name)
+
+
+def image_mount(machine: Machine, name: str, directory: str, *, bootable: bool) -> None:
+    """Mount the EROFS image of an OCI image, with the objects below it, read-only."""
+    with look(machine) as session:
+        ids = session.images.inspect(name).images
+        digest = ids.boot_image if bootable else ids.image
+        if digest is None:
+            raise ImageNotFound(f"image '{name}' has no {'boot ' if bootable else ''}image",
+                                advice=f"'bootcctl image pull{' --bootable' if bootable else ''}' makes it.")
+        descriptor = session.repository.images.mount(digest)
+        try:
+            mount.attach(descriptor, directory)
+        finally:
+            os.close(descriptor)
+
+
+def image_import_tar(machine: Machine, tar: str, name: str) -> PullResult:
+    """Make an OCI image of one layer from a tar file, plain or compressed."""
+    _check_name(name)
+    with change(machine) as session, contextlib.ExitStack() as stack:
+        if tar == "-":
+            stream: BinaryIO = sys.stdin.buffer
+        else:
+            with files.translate(f"cannot read {tar}"):
+                stream = stack.enter_context(open(tar, "rb"))
+        hashed = _Uncompressed(stream, tar, machine.config.pull_max_layer_size)
+        session.progress.begin("Importing the tar file")
+        stats = import_layer(session.repository, hashed.digest, hashed.read)
+        diff_id = hashed.digest()
+        config = _document({
+            "architecture": Platform.current().architecture, "os": "linux", "created": now(), "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+        })
+        images = session.images
+        config_digest = images.put_config(config)
+        manifest = _document({
+            "schemaVersion": 2, "mediaType": oci.MANIFEST,
+            "config": {"mediaType": oci.CONFIG, "digest": config_digest, "size": len(config)},
+            "layers": [{"mediaType": _LAYER, "digest": diff_id, "size": hashed.size}],
+        })
+        digest = images.put_manifest(manifest, name)
+        images.commit_images(digest, boot=False)
+        return PullResult(describe.image(images.inspect(name), name), PullStats(
+            layers=1, layers_fetched=1, downloaded=hashed.size, objects_written=stats.objects_written,
+            object_bytes_written=stats.bytes_written, objects_reused=stats.objects_reused,
+            object_bytes_reused=stats.bytes_reused,
+        ))
+
+
+def image_remove(machine: Machine, name: str) -> None:
+    """Take a name away. Raises Refused for the names by which deployments are kept, ImageNotFound."""
+    if name.startswith(TAG_PREFIX):
+        raise Refused(f"'{name}' belongs to a deployment", advice="It goes with the deployment.")
+    with change(machine) as session:
+        if not session.images.untag(name):
+            raise ImageNotFound(f"the repository has no image '{name}'")
+
+
+class _Uncompressed:
+    """A tar file without its compression; counts and hashes what is read through it."""
+
+    def __init__(self, stream: BinaryIO, what: str, limit: int) -> None:
+        first = stream.read(_PIECE)
+        kind = next((kind for magic, kind in _MAGIC.items() if first.startswith(magic)), "none")
+        self._pieces = decompress(chain((first,) if first else (), iter(lambda: stream.read(_PIECE), b"")), kind)
+        self._what = what
+        self._limit = limit
+        self._hash = hashlib.sha256()
+        self._rest = memoryview(b"")
+        self.size = 0
+
+    def read(self, count: int) -> bytes:
+        if not self._rest:
+            piece = next(self._pieces, b"")
+            self._hash.update(piece)
+            self.size += len(piece)
+            if self.size > self._limit:
+                raise LayerTooLarge(f"{self._what}: more than {self._limit} bytes when decompressed")
+            self._rest = memoryview(piece)
+        data, self._rest = bytes(self._rest[:count]), self._rest[count:]
+        return data
+
+    def digest(self) -> str:
+        return f"sha256:{self._hash.hexdigest()}"
+
+
+def _check_name(name: str) -> None:
+    check_tag(name)
+    if name.startswith(TAG_PREFIX):
+        raise UsageError(f"names that begin with '{TAG_PREFIX}' belong to deployments")
+
+
+def _document(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bring an image into the repository: manifest, config, and the layers that are not there yet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config import Config
+from ..errors import RootFull
+from ..formats import oci
+from ..linux import files
+from ..model import ImageReference, Platform, Progress
+from ..registry.blob import LayerReader, read_blob
+from ..registry.sources import FetchedManifest, Source, SourceOptions, open_source
+from ..store.layers import LayerStats, has_layer, import_layer
+from ..store.ociimages import OciImages
+from ..store.repository import Repository
+from .results import PullStats
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a source has for this machine: manifest and config, verified, with the sizes of what would be fetched."""
+
+    fetched: FetchedManifest
+    config_data: bytes
+    config: oci.Config
+    layers: tuple[tuple[oci.Descriptor, str], ...]
+    missing: tuple[tuple[oci.Descriptor, str], ...]
+
+    @property
+    def download_size(self) -> int:
+        return sum(descriptor.size for descriptor, _ in self.missing)
+
+    @property
+    def reused_size(self) -> int:
+        return sum(descriptor.size for descriptor, _ in self.layers) - self.download_size
+
+    @property
+    def version(self) -> str:
+        """What the image calls its version, from annotation or label; empty when it does not say."""
+        key = "org.opencontainers.image.version"
+        return self.fetched.manifest.annotations.get(key) or self.config.labels.get(key, "")
+
+    @property
+    def created(self) -> str:
+        return self.config.created or ""
+
+
+@contextmanager
+def source_of(reference: ImageReference, config: Config) -> Iterator[Source]:
+    """The source that a reference names, with the settings of the configuration."""
+    source = open_source(reference, SourceOptions(
+        insecure=reference.host in config.registry_insecure,
+        ca_file=Path(config.registry_ca_file) if config.registry_ca_file else None,
+        auth_file=Path(config.registry_auth_file) if config.registry_auth_file else None,
+    ))
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+def examine(repository: Repository, source: Source, fetched: FetchedManifest) -> Offer:
+    """Fetch the config and see which layers are missing."""
+    config_data = read_blob(source, fetched.manifest.config, oci.MAX_DOCUMENT)
+    config = oci.Config.parse(config_data)
+    layers = fetched.manifest.check_image(config)
+    missing: dict[str, oci.Descriptor] = {}
+    for descriptor, diff_id in layers:
+        if diff_id not in missing and not has_layer(repository, diff_id):
+            missing[diff_id] = descriptor
+    return Offer(fetched, config_data, config, layers,
+                 tuple((descriptor, diff_id) for diff_id, descriptor in missing.items()))
+
+
+def fetch(repository: Repository, source: Source, platform: Platform) -> Offer:
+    """Ask the source for its manifest and examine it."""
+    return examine(repository, source, source.manifest(platform))
+
+
+def pull(
+    repository: Repository, source: Source, offer: Offer, *, tag: str, max_layer_size: int, progress: Progress
+) -> PullStats:
+    """Import what is missing and tag the manifest. A layer is visible when it is complete and durable, so whatever
+    breaks off here costs at most one layer.
+
+    Raises RootFull before the download when the missing layers cannot fit, and what reading the source raises.
+    """
+    _check_room(repository, offer)
+    stats = LayerStats()
+    if offer.missing:
+        progress.begin(f"Downloading {len(offer.missing)} of {len(offer.layers)} layers", offer.download_size)
+    for descriptor, diff_id in offer.missing:
+        reader = LayerReader(source, descriptor, diff_id, max_size=max_layer_size, progress=progress)
+        try:
+            stats.add(import_layer(repository, diff_id, reader.read))
+        finally:
+            reader.close()
+    images = OciImages(repository)
+    images.put_config(offer.config_data)
+    images.put_manifest(offer.fetched.data, tag)
+    return PullStats(
+        layers=len(offer.layers), layers_fetched=len(offer.missing), downloaded=offer.download_size,
+        reused=offer.reused_size, objects_written=stats.objects_written, object_bytes_written=stats.bytes_written,
+        objects_reused=stats.objects_reused, object_bytes_reused=stats.bytes_reused,
+    )
+
+
+def _check_room(repository: Repository, offer: Offer) -> None:
+    # Layers rarely shrink when unpacked, so their compressed size is a lower bound of what they need.
+    with files.translate(f"cannot examine {repository.path}"):
+        state = os.statvfs(repository.path)
+    free = state.f_bavail * state.f_frsize
+    if offer.download_size > free:
+        raise RootFull(f"{repository.path}: the image needs more than {offer.download_size} bytes, {free} are free")

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An installation, opened: repository, ESP, records, and the facts that plans are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..boot import entries, kernels
+from ..boot.esp import Esp
+from ..config import Config
+from ..deploy.execute import Executor
+from ..deploy.plan import Facts, Plan
+from ..deploy.records import Records
+from ..deploy.state import States
+from ..errors import NoSpace, RecordError
+from ..layout import IMAGE_REF_PREFIX, TAG_PREFIX
+from ..model import Progress
+from ..store.ociimages import OciImages
+from ..store.repository import Repository
+from .machine import Machine, boot_order
+
+
+class Session:
+    """An open installation."""
+
+    def __init__(self, machine: Machine, repository: Repository, esp: Esp) -> None:
+        self.machine = machine
+        self.repository = repository
+        self.esp = esp
+        self.images = OciImages(repository)
+        self.records = Records(machine.sysroot.records)
+        self.executor = Executor(machine.sysroot, repository, esp)
+        self.completed: Plan | None = None
+        """What had been cut off earlier and was finished when this session began."""
+
+    @property
+    def config(self) -> Config:
+        return self.machine.config
+
+    @property
+    def progress(self) -> Progress:
+        return self.machine.progress
+
+    def facts(self) -> Facts:
+        """The machine as it is now. Raises RecordError: nothing is decided on half of the truth."""
+        records, problems = self.records.load()
+        if problems:
+            raise RecordError(f"{problems[0]}", advice="'bootcctl status' names every damaged record.")
+        listing = entries.list_entries(self.esp)
+        installed = kernels.list_kernels(self.esp)
+        names = self.repository.images.refs()
+        return Facts(
+            records=records,
+            entries=boot_order(listing),
+            booted=self.machine.booted(),
+            last_generation=max([0, *(record.generation or 0 for record in records.values())]),
+            kernels={**{kernel.name: kernel.size for kernel in installed.kernels}, **dict.fromkeys(installed.stray, 0)},
+            partial=frozenset(kernel.name for kernel in installed.kernels if not kernel.complete),
+            foreign=frozenset(
+                name for entry in listing.foreign for path in entry.content.files
+                if (name := kernels.kernel_of(path)) is not None
+            ),
+            esp_free=self.esp.free(),
+            state=States(self.machine.sysroot, self.repository).ids(),
+            names=frozenset(name.removeprefix(IMAGE_REF_PREFIX) for name in names if name.startswith(IMAGE_REF_PREFIX)),
+            tags=frozenset(tag.removeprefix(TAG_PREFIX) for tag in self.images.tags() if tag.startswith(TAG_PREFIX)),
+        )
+
+
+@contextmanager
+def change(machine: Machine, *, freeing: bool = False) -> Iterator[Session]:
+    """Lock the installation, open it for changes, and finish what was cut off earlier.
+
+    Raises what finishing it raises; with `freeing`, lack of space is only noted, since that is what it is about to end.
+    """
+    # Looked at before the lock is made: a mistyped --sysroot shall not be filled with directories.
+    Repository.open(machine.sysroot.repository).close()
+    with machine.lock(), Repository.open(machine.sysroot.repository) as repository:
+        repository.require_writable()
+        esp = machine.esp()
+        esp.check_writable()
+        session = Session(machine, repository, esp)
+        try:
+            session.completed = session.executor.recover()
+        except NoSpace as error:
+            if not freeing:
+                raise
+            machine.progress.note(f"What had been cut off earlier could not be completed: {error}")
+        if session.completed is not None:
+            machine.progress.note(f"Completed '{session.completed.verb}', which had been cut off.")
+        yield session
+
+
+@contextmanager
+def look(machine: Machine) -> Iterator[Session]:
+    """Open the installation for reading; needs no lock."""
+    with Repository.open(machine.sysroot.repository) as repository:
+        yield Session(machine, repository, machine.esp())

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Status: never fails because something is odd, but says what is."""
+
+from __future__ import annotations
+
+from ..boot import entries, kernels
+from ..boot.loader import read_variables
+from ..deploy.journal import Journal
+from ..deploy.plan import Facts, kernel_names
+from ..deploy.records import Record, Records
+from ..errors import BootcdError
+from ..store.repository import Repository
+from . import describe
+from .machine import Machine, boot_order
+from .results import ChainInfo, Status
+
+
+def status(machine: Machine) -> Status:
+    """Everything that can be read. What cannot is a warning."""
+    warnings: list[str] = []
+    records, problems = Records(machine.sysroot.records).load()
+    warnings += [str(problem) for problem in problems]
+    booted = None
+    listing = entries.Listing()
+    esp_path = ""
+    try:
+        booted = machine.booted()
+        esp = machine.esp()
+        esp_path = esp.path
+        listing = entries.list_entries(esp)
+        warnings += entries.config_warnings(entries.read_config(esp))
+        warnings += [f"boot entry {entry.file_name}: {entry.problem}" for entry in listing.ours if entry.problem]
+        warnings += _kernel_warnings(records, {k.name: k.complete for k in kernels.list_kernels(esp).kernels})
+    except BootcdError as error:
+        if records or machine.esp_path is not None:
+            warnings.append(str(error))
+    facts = Facts(records=records, entries=boot_order(listing), booted=booted)
+    if records and not facts.entries:
+        warnings.append("no boot entry leads to any deployment")
+    unfinished = ""
+    try:
+        transaction = Journal(machine.sysroot.journal).load()
+        unfinished = transaction.plan.verb if transaction is not None else ""
+    except BootcdError as error:
+        warnings.append(str(error))
+    if booted is not None:
+        warnings += read_variables().warnings()
+    chain = _chain(machine, facts, warnings) if records else None
+    return Status(
+        sysroot=str(machine.sysroot.path), esp=esp_path, deployments=describe.deployments(facts), chain=chain,
+        unfinished=unfinished, warnings=tuple(warnings),
+    )
+
+
+def _kernel_warnings(records: dict[str, Record], installed: dict[str, bool]) -> list[str]:
+    broken = [(record, name) for record in records.values() for name in kernel_names(record) if not installed.get(name)]
+    return [f"deployment {record.short_id} cannot boot: its kernel {name[:16]} is "
+            f"{'incomplete' if name in installed else 'missing'} on the ESP" for record, name in broken]
+
+
+def _chain(machine: Machine, facts: Facts, warnings: list[str]) -> ChainInfo | None:
+    current = facts.current
+    try:
+        with Repository.open(machine.sysroot.repository, wait=0.2) as repository:
+            missing = [record for record in facts.records.values()
+                       if not repository.images.has(bytes.fromhex(record.id))]
+            warnings += [f"deployment {record.short_id} cannot boot: its image is missing" for record in missing]
+            secure = repository.secure
+    except BootcdError as error:
+        warnings.append(str(error))
+        return None
+    return ChainInfo(
+        secure_boot=read_variables().secure_boot if facts.booted is not None else None,
+        sealed=current is not None and current.boot_type == "uki",
+        repository_verity=secure,
+        image_verity=secure and current is not None and current not in missing,
+    )

@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Install, check, upgrade, switch, finalize: everything that brings a new image.
+
+On a running system a new deployment is staged, and finalized at shutdown, when nobody edits /etc any more. In a
+directory that nothing runs from there is no such moment, so it is finalized at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..deploy import plan
+from ..deploy.plan import Facts
+from ..deploy.records import Record
+from ..deploy.rejected import Rejected
+from ..errors import DeploymentNotFound, TargetInUse
+from ..layout import TAG_PREFIX
+from ..linux import files
+from ..model import ImageReference, Platform
+from ..registry.sources import FetchedManifest, Source
+from ..store.repository import Repository
+from . import collect, compose, describe
+from .machine import Machine
+from .pull import examine, pull, source_of
+from .results import ChangeResult, CheckResult, PullStats
+from .session import Session, change, look
+
+
+def install(machine: Machine, image: str, kargs: Sequence[str]) -> ChangeResult:
+    """The first deployment. Raises TargetInUse when there is one already.
+
+    An installation that was cut off can be run again.
+    """
+    reference = ImageReference.parse(image)
+    with files.translate(f"cannot create {machine.sysroot.path}"):
+        machine.sysroot.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if machine.esp_path is not None:
+        with files.translate(f"cannot create {machine.esp_path}"):
+            machine.esp_path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with machine.lock():
+        machine.esp().check_writable()
+        Repository.init(machine.sysroot.repository).close()
+    with change(machine) as session:
+        facts = session.facts()
+        if session.completed is not None and facts.default is not None and facts.default.image == str(reference):
+            return ChangeResult("deployed", f"Deployment {facts.default.short_id} boots next; its installation had "
+                                "been cut off and is complete now.", describe.deployment(facts, facts.default))
+        deployed = [record for record in facts.records.values() if record.generation is not None or facts.entries]
+        if deployed:
+            raise TargetInUse(f"{machine.sysroot.path} has {len(deployed)} deployments already",
+                              advice="'bootcctl switch IMAGE' adds another one.")
+        if not session.repository.secure:
+            session.progress.note("This file system has no fs-verity: contents are checked when they are written, "
+                                  "but not guarded later.")
+        session.esp.prepare()
+        with source_of(reference, machine.config) as source:
+            fetched = source.manifest(Platform.current())
+            return _deploy(session, facts, reference, source, fetched, tuple(kargs), download_only=False, first=True)
+
+
+def check(machine: Machine) -> CheckResult:
+    """Ask the source of the tracked image; nothing is written."""
+    with look(machine) as session:
+        facts = session.facts()
+        tracked = _tracked(facts)
+        reference = ImageReference.parse(tracked.image)
+        with source_of(reference, machine.config) as source:
+            fetched = source.manifest(Platform.current())
+            current = {record.manifest_digest for record in (facts.staged, facts.current) if record is not None}
+            if fetched.digest in current:
+                return CheckResult(tracked.image, False, fetched.digest, current_version=tracked.version)
+            offer = examine(session.repository, source, fetched)
+        rejection = Rejected(machine.sysroot.rejected).load().get(fetched.digest)
+        return CheckResult(
+            tracked.image, True, fetched.digest, version=offer.version, created=offer.created,
+            current_version=tracked.version, download_size=offer.download_size, reused_size=offer.reused_size,
+            layers=len(offer.layers), layers_missing=len(offer.missing),
+            rejected=rejection.reason if rejection is not None else "",
+        )
+
+
+def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool) -> ChangeResult:
+    """Follow the tracked reference to what it names now."""
+    with change(machine) as session:
+        facts = session.facts()
+        tracked = _tracked(facts)
+        reference = ImageReference.parse(tracked.image)
+        with source_of(reference, machine.config) as source:
+            fetched = source.manifest(Platform.current())
+            settled = _settled(session, facts, fetched, download_only)
+            if settled is not None:
+                return settled
+            rejected = Rejected(machine.sysroot.rejected)
+            rejection = rejected.load().get(fetched.digest)
+            if rejection is not None and not allow_rejected:
+                return ChangeResult("rejected", f"{reference} still names an image that is not taken again: "
+                                    f"{rejection.reason}, {rejection.time}. --allow-rejected takes it.")
+            result = _deploy(session, facts, reference, source, fetched, tracked.machine_kargs,
+                             download_only=download_only)
+            rejected.discard(fetched.digest)
+            return result
+
+
+def switch(machine: Machine, image: str, *, download_only: bool) -> ChangeResult:
+    """Follow another reference. An image that was asked for by name is taken whatever was rejected before."""
+    reference = ImageReference.parse(image)
+    with change(machine) as session:
+        facts = session.facts()
+        tracked = _tracked(facts)
+        with source_of(reference, machine.config) as source:
+            fetched = source.manifest(Platform.current())
+            current = facts.current
+            if current is not None and fetched.digest == current.manifest_digest and facts.staged is None:
+                session.records.save(replace(current, image=str(reference)))
+                return ChangeResult("unchanged", f"The machine runs this image already; it follows {reference} now.",
+                                    describe.deployment(session.facts(), replace(current, image=str(reference))))
+            result = _deploy(session, facts, reference, source, fetched, tracked.machine_kargs,
+                             download_only=download_only)
+            Rejected(machine.sysroot.rejected).discard(fetched.digest)
+            return result
+
+
+def finalize(machine: Machine) -> ChangeResult:
+    """Make the staged deployment the default. A deployment that was only downloaded stays as it is."""
+    with change(machine) as session:
+        facts = session.facts()
+        staged = facts.staged
+        if staged is not None and staged.locked:
+            return ChangeResult("unchanged", f"Deployment {staged.short_id} is only downloaded; 'bootcctl upgrade' "
+                                "makes it boot.", describe.deployment(facts, staged))
+        return _finalize(session, facts, None)
+
+
+def _tracked(facts: Facts) -> Record:
+    record = facts.staged or facts.current
+    if record is None:
+        raise DeploymentNotFound("there is no deployment to upgrade from",
+                                 advice="'bootcctl install to-filesystem IMAGE' makes the first one.")
+    return record
+
+
+def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_only: bool) -> ChangeResult | None:
+    """The answer when nothing has to be downloaded."""
+    staged, current = facts.staged, facts.current
+    if staged is not None and staged.manifest_digest == fetched.digest:
+        if download_only:
+            return ChangeResult("unchanged", f"Deployment {staged.short_id} is staged already.",
+                                describe.deployment(facts, staged))
+        return _activate(session, facts, staged, None)
+    if current is None or current.manifest_digest != fetched.digest:
+        return None
+    if staged is not None:
+        session.executor.run(plan.plan_unstage(facts))
+        facts = session.facts()
+        return ChangeResult("unstaged", f"The source names the running image again; the staged deployment "
+                            f"{staged.short_id} was dropped.", describe.deployment(facts, current))
+    what = f"version {current.version}" if current.version else current.manifest_digest
+    return ChangeResult("unchanged", f"No newer image: {current.image} still names {what}.",
+                        describe.deployment(facts, current))
+
+
+def _deploy(
+    session: Session, facts: Facts, reference: ImageReference, source: Source, fetched: FetchedManifest,
+    machine_kargs: tuple[str, ...], *, download_only: bool, first: bool = False,
+) -> ChangeResult:
+    """Pull, compose, stage, and go on as far as the situation allows."""
+    machine = session.machine
+    offer = examine(session.repository, source, fetched)
+    stats = pull(session.repository, source, offer, tag=TAG_PREFIX + fetched.digest,
+                 max_layer_size=machine.config.pull_max_layer_size, progress=session.progress)
+    composed = compose.compose(session, reference, offer, machine_kargs=machine_kargs, install_loader=first)
+    known = facts.records.get(composed.record.id)
+    record = replace(composed.record, pins=known.pins if known is not None else (), locked=download_only)
+    current = facts.current
+    if known is not None and known.generation is not None:
+        return _again(session, facts, record, known, stats)
+    session.progress.begin("Staging")
+    session.esp.clean()
+    merge_from = current.id if current is not None else None
+    session.executor.run(plan.plan_stage(facts, record, composed.kernel, merge_from=merge_from))
+    facts = session.facts()
+    if download_only:
+        return ChangeResult("staged", f"Deployment {record.short_id} is downloaded; 'bootcctl upgrade' makes it boot.",
+                            describe.deployment(facts, facts.records[record.id]), stats)
+    return _activate(session, facts, facts.records[record.id], stats)
+
+
+def _again(session: Session, facts: Facts, record: Record, known: Record, stats: PullStats) -> ChangeResult:
+    """The image has the tree of a deployment that is there: that one is taken, with its /etc."""
+    renewed = replace(known, image=record.image, manifest_digest=record.manifest_digest,
+                      config_digest=record.config_digest, version=record.version, created=record.created)
+    session.images.tag(record.manifest_digest, TAG_PREFIX + record.manifest_digest)
+    session.records.save(renewed)
+    if facts.default is not None and facts.default.id == known.id:
+        return ChangeResult("unchanged", f"The image has the same contents as deployment {known.short_id}.",
+                            describe.deployment(session.facts(), renewed), stats)
+    session.executor.run(plan.plan_rollback(facts, known))
+    after = session.facts()
+    return ChangeResult("deployed", f"Deployment {known.short_id}, which was kept, is the default now.",
+                        describe.deployment(after, after.records[known.id]), stats)
+
+
+def _activate(session: Session, facts: Facts, staged: Record, stats: PullStats | None) -> ChangeResult:
+    if facts.booted is not None:
+        session.records.save(replace(staged, locked=False))
+        return ChangeResult("staged", f"Deployment {staged.short_id} is staged and becomes the default at shutdown.",
+                            describe.deployment(facts, staged), stats)
+    return _finalize(session, facts, stats)
+
+
+def _finalize(session: Session, facts: Facts, stats: PullStats | None) -> ChangeResult:
+    staged = facts.staged
+    session.executor.run(plan.plan_finalize(facts, tries=session.config.boot_tries, merge=facts.booted is not None))
+    assert staged is not None
+    collected = collect.collect_if_free(session)
+    after = session.facts()
+    version = f" (version {staged.version})" if staged.version else ""
+    return ChangeResult("deployed", f"Deployment {staged.short_id}{version} boots next.",
+                        describe.deployment(after, after.records[staged.id]), stats, collected)

@@ -1,0 +1,404 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Install, upgrade, roll back, pin, collect: the life of a machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import pytest
+from contract.conftest import World
+from kit.images import Dir, File, Layer
+from kit.os_images import base_layer, os_image
+
+from bootcd.errors import (
+    DeploymentNotFound,
+    EtcConflict,
+    NoRollback,
+    NotBootable,
+    NothingStaged,
+    Refused,
+    RepositoryNotFound,
+    TargetInUse,
+)
+
+
+def test_installation_makes_the_first_generation(world: World) -> None:
+    deployment = world.install(os_image("1.0"))
+
+    assert deployment.roles == ("default",)
+    assert deployment.version == "1.0"
+    assert deployment.title == "Test OS 1.0"
+    assert world.entries() == [f"bootcd-0000000001-{deployment.id[:12]}.conf"]
+    entry = (world.esp / "loader/entries" / world.entries()[0]).read_text()
+    assert f"linux /EFI/bootcd/{deployment.boot_digest}/vmlinuz" in entry
+    assert deployment.id in entry
+    assert (world.esp / f"EFI/bootcd/{deployment.boot_digest}/vmlinuz").read_bytes() == b"kernel one"
+    assert (world.esp / "EFI/BOOT").is_dir()
+
+
+def test_state_has_etc_of_the_image_and_the_shared_var(world: World) -> None:
+    deployment = world.install(os_image("1.0"))
+
+    state = world.sysroot / "state/deploy" / deployment.id
+    assert (state / "etc/version.conf").read_text() == "version = 1.0\n"
+    assert (state / "etc/os-release").is_symlink()
+    assert os.readlink(state / "var") == "../../os/default/var"
+    assert (state / "var/lib/seed").read_text() == "from the image\n"
+    assert "container-image-reference=" in (state / f"{deployment.id}.origin").read_text()
+
+
+def test_installing_twice_is_refused(world: World) -> None:
+    world.install(os_image("1.0"))
+    with pytest.raises(TargetInUse):
+        world.host.install(world.image)
+
+
+def test_upgrade_without_a_newer_image_changes_nothing(world: World) -> None:
+    world.install(os_image("1.0"))
+    before = world.entries()
+
+    assert world.host.check().available is False
+    assert world.host.upgrade().outcome == "unchanged"
+    assert world.entries() == before
+
+
+def test_check_tells_what_an_upgrade_would_bring(world: World) -> None:
+    world.install(os_image("1.0"))
+    newer = os_image("1.1")
+    world.publish(newer)
+
+    found = world.host.check()
+
+    assert (found.available, found.version, found.current_version) == (True, "1.1", "1.0")
+    assert (found.layers, found.layers_missing) == (2, 1)
+    assert found.download_size == len(newer.layers[1].blob)
+    assert found.reused_size == len(newer.layers[0].blob)
+
+
+def test_check_changes_nothing(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.publish(os_image("1.1"))
+    before = sorted(path for path in world.directory.rglob("*"))
+    world.host.check()
+    assert sorted(path for path in world.directory.rglob("*")) == before
+
+
+def test_upgrade_adds_an_entry_that_counts_its_boots(world: World) -> None:
+    first = world.install(os_image("1.0"))
+    second = world.upgrade(os_image("1.1"))
+
+    assert world.versions() == ["1.1", "1.0"]
+    assert second.roles == ("default",)
+    assert world.entries() == [f"bootcd-0000000001-{first.id[:12]}.conf", f"bootcd-0000000002-{second.id[:12]}+3.conf"]
+    assert second.boot_digest == first.boot_digest
+    assert world.kernels() == [first.boot_digest]
+
+
+def test_upgrade_fetches_only_what_is_new(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.publish(os_image("1.1"))
+    stats = world.host.upgrade().pull
+
+    assert stats is not None
+    assert (stats.layers, stats.layers_fetched) == (2, 1)
+    assert stats.reused > stats.downloaded
+
+
+def test_only_the_previous_deployment_is_kept(world: World) -> None:
+    for number, version in enumerate(("1.0", "1.1", "1.2", "1.3")):
+        world.install(os_image(version)) if number == 0 else world.upgrade(os_image(version))
+
+    assert world.versions() == ["1.3", "1.2"]
+    assert len(world.entries()) == 2
+    assert len(os.listdir(world.sysroot / "state/deploy")) == 2
+
+
+def test_rollback_promotes_the_previous_deployment(world: World) -> None:
+    first = world.install(os_image("1.0"))
+    second = world.upgrade(os_image("1.1"))
+
+    result = world.host.rollback()
+
+    assert result.deployment is not None
+    assert result.deployment.id == first.id
+    assert world.versions() == ["1.0", "1.1"]
+    assert world.entries() == [f"bootcd-0000000002-{second.id[:12]}+3.conf", f"bootcd-0000000003-{first.id[:12]}.conf"]
+
+
+def test_rollback_twice_returns_to_where_it_was(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.upgrade(os_image("1.1"))
+    world.host.rollback()
+    world.host.rollback()
+    assert world.versions() == ["1.1", "1.0"]
+
+
+def test_an_image_that_was_left_is_not_taken_again_until_it_changes(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.upgrade(os_image("1.1"))
+    world.host.rollback()
+
+    assert "rolled back from version 1.1" in world.host.check().rejected
+    assert world.host.upgrade().outcome == "rejected"
+    assert world.versions()[0] == "1.0"
+    assert world.upgrade(os_image("1.2")).version == "1.2"
+
+
+def test_a_rejected_image_can_be_asked_for(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.upgrade(os_image("1.1"))
+    world.host.rollback()
+
+    world.host.upgrade(allow_rejected=True)
+    assert world.versions() == ["1.1", "1.0"]
+    assert world.host.check().rejected == ""
+
+
+def test_rollback_needs_somewhere_to_go(world: World) -> None:
+    world.install(os_image("1.0"))
+    with pytest.raises(NoRollback):
+        world.host.rollback()
+
+
+def test_a_pinned_deployment_survives_every_upgrade(world: World) -> None:
+    first = world.install(os_image("1.0"))
+    world.host.pin("default", "known good")
+    for version in ("1.1", "1.2", "1.3"):
+        world.upgrade(os_image(version, base=base_layer(kernel=b"kernel of " + version.encode())))
+
+    assert world.versions() == ["1.3", "1.2", "1.0"]
+    assert first.boot_digest in world.kernels()
+    assert world.etc(first).is_dir()
+    assert world.host.rollback("known good").deployment.id == first.id  # type: ignore[union-attr]
+
+
+def test_unpinned_deployments_go_with_the_next_cleanup(world: World) -> None:
+    first = world.install(os_image("1.0"))
+    world.host.pin(first.id[:8], "known good")
+    world.upgrade(os_image("1.1"))
+    world.upgrade(os_image("1.2"))
+    world.host.unpin("known good")
+
+    planned = world.host.cleanup(dry_run=True)
+    assert [item.kind for item in planned.items][:1] == ["deployment"]
+    assert world.versions() == ["1.2", "1.1", "1.0"]
+
+    done = world.host.cleanup()
+    assert [item.name for item in done.items] == [item.name for item in planned.items]
+    assert (done.objects, done.object_bytes) == (planned.objects, planned.object_bytes)
+    assert done.objects > 0
+    assert world.versions() == ["1.2", "1.1"]
+    assert not world.etc(first).exists()
+    assert world.host.fsck().ok
+
+
+def test_a_label_names_one_deployment(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.upgrade(os_image("1.1"))
+    world.host.pin("rollback", "mine")
+    with pytest.raises(Refused, match="mine"):
+        world.host.pin("default", "mine")
+    with pytest.raises(Refused, match="not pinned"):
+        world.host.unpin("default")
+
+
+@pytest.mark.parametrize("name", ["booted", "staged", "no such label", "ffff", ""])
+def test_a_deployment_that_does_not_exist(world: World, name: str) -> None:
+    world.install(os_image("1.0"))
+    with pytest.raises(DeploymentNotFound):
+        world.host.pin(name)
+
+
+def test_download_only_stages_and_upgrade_applies(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.publish(os_image("1.1"))
+
+    staged = world.host.upgrade(download_only=True).deployment
+    assert staged is not None
+    assert staged.roles == ("staged",)
+    assert len(world.entries()) == 1
+    assert world.host.upgrade(download_only=True).outcome == "unchanged"
+
+    assert world.host.upgrade().outcome == "deployed"
+    assert world.versions() == ["1.1", "1.0"]
+
+
+def test_finalize_leaves_a_mere_download_alone(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.publish(os_image("1.1"))
+    world.host.upgrade(download_only=True)
+    assert world.host.finalize().outcome == "unchanged"
+    assert len(world.entries()) == 1
+
+
+def test_unstage_forgets_what_was_staged(world: World) -> None:
+    world.install(os_image("1.0"))
+    with pytest.raises(NothingStaged):
+        world.host.unstage()
+    world.publish(os_image("1.1"))
+    world.host.upgrade(download_only=True)
+
+    world.host.unstage()
+    assert world.versions() == ["1.0"]
+    assert world.host.cleanup().objects > 0
+    assert len(os.listdir(world.sysroot / "state/deploy")) == 1
+
+
+def test_a_newer_image_takes_the_place_of_a_staged_one(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.publish(os_image("1.1"))
+    world.host.upgrade(download_only=True)
+    world.upgrade(os_image("1.2"))
+    assert world.versions() == ["1.2", "1.0"]
+
+
+def test_an_image_that_was_taken_back_is_not_booted(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.publish(os_image("1.1"))
+    world.host.upgrade(download_only=True)
+    world.publish(os_image("1.0"))
+
+    assert world.host.upgrade().outcome == "unstaged"
+    assert world.versions() == ["1.0"]
+
+
+def test_switch_follows_another_reference(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.publish(os_image("2.0"), "beta")
+    other = world.image.replace(":latest", ":beta")
+
+    assert world.host.switch(other).outcome == "deployed"
+    assert world.host.check().image == other
+    world.publish(os_image("2.1"), "beta")
+    assert world.host.upgrade().deployment.version == "2.1"  # type: ignore[union-attr]
+
+
+def test_switch_to_the_image_that_runs_only_changes_the_reference(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.publish(os_image("1.0"), "stable")
+    result = world.host.switch(world.image.replace(":latest", ":stable"))
+    assert result.outcome == "unchanged"
+    assert world.host.status().deployments[0].image.endswith(":stable")
+
+
+def test_going_back_to_an_image_that_is_kept_takes_its_deployment(world: World) -> None:
+    first = world.install(os_image("1.0"))
+    world.upgrade(os_image("1.1"))
+    again = world.upgrade(os_image("1.0"))
+    assert again.id == first.id
+    assert world.versions() == ["1.0", "1.1"]
+
+
+def test_kernel_arguments_of_image_and_machine(world: World) -> None:
+    kargs = (Dir("usr/lib/bootc"), Dir("usr/lib/bootc/kargs.d"),
+             File("usr/lib/bootc/kargs.d/10-console.toml", b'kargs = ["console=ttyS0"]\n'))
+    world.publish(os_image("1.0", kargs))
+    world.host.install(world.image, kargs=["root=LABEL=disk"])
+    second = world.upgrade(os_image("1.1"))
+
+    first = world.host.status().deployments[1]
+    assert first.options.split()[1:] == ["console=ttyS0", "root=LABEL=disk"]
+    assert second.options.split()[1:] == ["root=LABEL=disk"]
+
+
+def test_local_changes_to_etc_are_taken_along(world: World) -> None:
+    first = world.install(os_image("1.0", [File("etc/plain", b"image\n"), File("etc/doomed", b"image\n")]))
+    etc = world.etc(first)
+    (etc / "hostname").write_text("machine\n")
+    (etc / "version.conf").write_text("local\n")
+    (etc / "doomed").unlink()
+    second = world.upgrade(os_image("1.1", [File("etc/plain", b"newer\n"), File("etc/doomed", b"image\n")]))
+
+    etc = world.etc(second)
+    assert (etc / "hostname").read_text() == "machine\n"
+    assert (etc / "version.conf").read_text() == "local\n"
+    assert (etc / "plain").read_text() == "newer\n"
+    assert not (etc / "doomed").exists()
+    assert second.etc.both_changed == ("version.conf",)
+    assert second.etc.added == ("hostname",)
+    assert second.etc.deleted == ("doomed",)
+
+
+def test_etc_of_the_old_deployment_stays_as_it_was(world: World) -> None:
+    first = world.install(os_image("1.0"))
+    (world.etc(first) / "hostname").write_text("old\n")
+    second = world.upgrade(os_image("1.1"))
+    (world.etc(second) / "hostname").write_text("new\n")
+    assert (world.etc(first) / "hostname").read_text() == "old\n"
+
+
+def test_a_conflict_in_etc_stops_before_anything_is_staged(world: World) -> None:
+    first = world.install(os_image("1.0", [File("etc/thing", b"file\n")]))
+    (world.etc(first) / "thing").write_text("mine\n")
+    world.publish(os_image("1.1", [Dir("etc/thing"), File("etc/thing/part", b"x")]))
+
+    with pytest.raises(EtcConflict, match="etc/thing|'thing'"):
+        world.host.upgrade()
+    assert world.versions() == ["1.0"]
+    assert len(world.entries()) == 1
+
+
+def test_var_is_shared_and_never_overwritten(world: World) -> None:
+    first = world.install(os_image("1.0"))
+    seed = world.sysroot / "state/deploy" / first.id / "var/lib/seed"
+    seed.write_text("mine\n")
+    second = world.upgrade(os_image("1.1"))
+    assert (world.sysroot / "state/deploy" / second.id / "var/lib/seed").read_text() == "mine\n"
+
+
+def test_modes_of_etc_are_those_of_the_image(world: World) -> None:
+    deployment = world.install(os_image("1.0", [File("etc/shadow", b"secret", mode=0o600)]))
+    assert stat.S_IMODE((world.etc(deployment) / "shadow").stat().st_mode) == 0o600
+
+
+def test_foreign_boot_entries_and_files_are_never_touched(world: World) -> None:
+    world.install(os_image("1.0"))
+    foreign = world.esp / "loader/entries/fedora.conf"
+    foreign.write_text("title Fedora\nlinux /vmlinuz\n")
+    broken = world.esp / "loader/entries/broken.conf"
+    broken.write_bytes(b"\xff\xfe nonsense")
+    other = world.esp / "EFI/bootcd/README"
+    other.write_text("not ours\n")
+    for version in ("1.1", "1.2", "1.3"):
+        world.upgrade(os_image(version))
+    world.host.rollback()
+    world.host.cleanup()
+
+    assert foreign.read_text() == "title Fedora\nlinux /vmlinuz\n"
+    assert broken.exists()
+    assert other.exists()
+
+
+def test_an_image_without_a_kernel_is_refused_before_anything_changes(world: World) -> None:
+    world.install(os_image("1.0"))
+    bare = os_image("1.1", base=Layer([Dir(name) for name in ("boot", "etc", "sysroot", "usr", "usr/lib", "usr/bin",
+                                                              "var")]))
+    world.publish(bare)
+    with pytest.raises(NotBootable, match="kernel"):
+        world.host.upgrade()
+    assert world.versions() == ["1.0"]
+    assert len(world.entries()) == 1
+
+
+def test_without_an_installation(world: World) -> None:
+    assert world.host.status().deployments == ()
+    with pytest.raises(RepositoryNotFound):
+        world.host.check()
+    world.esp.mkdir()
+    with pytest.raises(RepositoryNotFound):
+        world.host.upgrade()
+
+
+def test_bad_entries_are_passed_over(world: World) -> None:
+    first = world.install(os_image("1.0"))
+    second = world.upgrade(os_image("1.1"))
+    counted = world.esp / "loader/entries" / f"bootcd-0000000002-{second.id[:12]}+3.conf"
+    counted.rename(counted.with_name(f"bootcd-0000000002-{second.id[:12]}+0-3.conf"))
+
+    deployments = world.host.status().deployments
+    assert [info.id for info in deployments] == [first.id, second.id]
+    assert deployments[0].roles == ("default",)
+    assert deployments[1].health == "bad"
+    with pytest.raises(NoRollback):
+        world.host.rollback()
