@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make bench`: one run that prints each measure as a ratio, with the mark that it should meet.
+
+Nothing here passes or fails: machines differ, and a shared one is slow at times. Ratios of times taken side by side are
+what can be compared between two versions of the program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import bare, image
+
+BOOTCCTL = [sys.executable, "-m", "bootcd.cli"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Wall seconds and peak memory in MB of a child process."""
+
+    seconds: float
+    memory: float
+
+
+def run(command: list[str], *, stdin: bytes = b"") -> Run:
+    """Run a program to its end. Raises CalledProcessError."""
+    start = time.perf_counter()
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as source:
+        source.write(stdin)
+        source.seek(0)
+        process = subprocess.Popen(command, stdin=source, stdout=subprocess.DEVNULL, stderr=errors)
+        # ru_maxrss would count this program's own memory, which the child had for a moment before exec.
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, _high_water(process.pid))
+            time.sleep(0.002)
+        if process.returncode:
+            errors.seek(0)
+            sys.stderr.write(errors.read().decode(errors="replace"))
+            raise subprocess.CalledProcessError(process.returncode, command)
+    return Run(time.perf_counter() - start, peak / 1024)
+
+
+def _high_water(pid: int) -> int:
+    """The peak of resident memory so far, in kB."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1])
+    return 0
+
+
+def best(times: int, measure: Callable[[], Run]) -> Run:
+    """The fastest of several runs: what is left is the program, not the neighbours."""
+    return min((measure() for _ in range(times)), key=lambda one: one.seconds)
+
+
+class Report:
+    """The table."""
+
+    def __init__(self) -> None:
+        print(f"{'measure':44}  {'result':>12}  {'mark':>10}  {'against':>10}  memory")
+
+    def ratio(self, name: str, ours: Run, other: Run, mark: str = "", what: str = "") -> None:
+        self.line(name, f"{ours.seconds / other.seconds:.2f} x", mark, f"{other.seconds:.2f} s{what}", ours.memory)
+
+    def seconds(self, name: str, seconds: float, mark: str = "", memory: float | None = None) -> None:
+        self.line(name, f"{seconds:.2f} s", mark, "", memory)
+
+    def line(self, name: str, result: str, mark: str, against: str, memory: float | None) -> None:
+        print(f"{name:44}  {result:>12}  {mark:>10}  {against:>10}  {f'{memory:.0f} MB' if memory else ''}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the size")
+    parser.add_argument("--directory", type=Path, default=Path("build/bench"), help="where to work (%(default)s)")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each measure, the fastest counts")
+    options = parser.parse_args()
+    shape = image.QUICK if options.quick else image.FULL
+    work: Path = options.directory.absolute()
+    work.mkdir(parents=True, exist_ok=True)
+    print(f"{shape.files} files, {shape.size / 1e6:.0f} MB, best of {options.repeat}")
+    tars = [work / f"{shape.files}-{seed}.tar" for seed in (1, 2)]
+    for seed, tar in enumerate(tars, 1):
+        if not tar.exists():
+            image.write_tar(tar, shape if seed == 1 else image.Shape(shape.files // 50, shape.size // 50), seed)
+    layout = work / f"layout-{shape.files}"
+    for compression in ("gzip", "zstd"):
+        image.write_layout(layout, compression, [(tars[0], compression)])
+        image.write_layout(layout, f"{compression}-next", [(tars[0], compression), (tars[1], compression)])
+    report = Report()
+    places = "\n".join(f"{offset} {size}" for offset, size in bare.payloads(tars[0])).encode()
+    for compression in ("gzip", "zstd"):
+        imports(report, work, layout, tars[0], compression, places, options.repeat)
+    erofs(report, options.quick)
+    living(report, work, layout, options.repeat)
+
+
+def fresh(path: Path) -> Path:
+    shutil.rmtree(path, ignore_errors=True)
+    os.sync()
+    return path
+
+
+def imports(report: Report, work: Path, layout: Path, tar: Path, compression: str, places: bytes, repeat: int) -> None:
+    """A whole image, and the next version that shares most of it."""
+    blob = tar.with_suffix(f".{compression}")
+    sysroot, target = work / "sysroot", work / "bare"
+    pull = [*BOOTCCTL, "--quiet", "--sysroot", str(sysroot), "--esp", str(work), "image", "pull"]
+    pairs = []
+    for _ in range(repeat):
+        # Side by side and in turns, so that a slow minute of the machine hits both.
+        fresh(target).mkdir()
+        plain = run([sys.executable, "-m", "benchmarks.bare", str(blob), compression, str(target)], stdin=places)
+        init(fresh(sysroot))
+        pairs.append((run([*pull, f"oci:{layout}:{compression}"]), plain))
+    ours = min((one for one, _ in pairs), key=lambda one: one.seconds)
+    bare_run = min((other for _, other in pairs), key=lambda one: one.seconds)
+    report.ratio(f"import of {compression}", ours, bare_run, "<= 1.5 x")
+    second = run([*pull, f"oci:{layout}:{compression}-next"])
+    report.ratio("  next version, 1/50 of it new", second, ours, "", " (import)")
+    if shutil.which("cfsctl"):
+        peer = fresh(work / "cfsctl")
+        subprocess.run(["cfsctl", "--repo", str(peer), "init", "--insecure"], check=True, capture_output=True)
+        theirs = run(["cfsctl", "--repo", str(peer), "oci", "pull", f"oci:{layout}:{compression}", "bench"])
+        report.ratio("  against cfsctl oci pull", ours, theirs, "", " (cfsctl)")
+
+
+def init(sysroot: Path) -> None:
+    from bootcd.store.repository import Repository
+
+    (sysroot / "state" / "bootcd").mkdir(parents=True)
+    Repository.init(sysroot / "composefs").close()
+
+
+def erofs(report: Report, quick: bool) -> None:
+    """Writing images of many inodes, in this process."""
+    from bootcd.formats.dump import format_dump
+    from bootcd.formats.erofs.writer import write_image
+    from bootcd.formats.tree import Directory, RegularFile
+
+    for count in (10_000,) if quick else (100_000, 200_000):
+        root = Directory(0o755)
+        for number in range(count):
+            if number % 100 == 0:
+                directory = Directory(0o755, mtime=number)
+                root.entries[b"d%06d" % number] = directory
+            xattrs = {b"security.selinux": b"system_u:object_r:type%d_t:s0" % (number % 50)} if number % 2 else {}
+            directory.entries[b"file-%06d" % number] = RegularFile(
+                0o644, mtime=number, xattrs=xattrs, digest=number.to_bytes(64, "big"), size=number + 100)
+        start = time.perf_counter()
+        data = write_image(root)
+        spent = time.perf_counter() - start
+        mark = "<= 3 s" if count == 100_000 else ""
+        report.seconds(f"EROFS image of {count} inodes ({len(data) / 1e6:.0f} MB)", spent, mark)
+        if shutil.which("mkcomposefs"):
+            with tempfile.NamedTemporaryFile() as dump, tempfile.NamedTemporaryFile() as target:
+                for line in format_dump(root):
+                    dump.write(line)
+                dump.flush()
+                theirs = run(["mkcomposefs", "--from-file", dump.name, target.name])
+                report.ratio("  against mkcomposefs --from-file", Run(spent, 0), theirs, "", " (C)")
+
+
+def living(report: Report, work: Path, layout: Path, repeat: int) -> None:
+    """What a machine does every day with a large image installed."""
+    sysroot, esp = fresh(work / "sysroot"), fresh(work / "esp")
+    (esp / "EFI" / "BOOT").mkdir(parents=True)
+    (esp / "EFI" / "BOOT" / "BOOTX64.EFI").write_bytes(b"a boot loader")
+    base = [*BOOTCCTL, "--quiet", "--sysroot", str(sysroot), "--esp", str(esp)]
+    run([*base, "install", "to-filesystem", f"oci:{layout}:zstd"])
+    python = best(repeat, lambda: run([sys.executable, "-c", "pass"]))
+    status = best(repeat, lambda: run([*base, "status"]))
+    report.seconds("status", status.seconds, "<= 0.25 s", status.memory)
+    report.ratio("  against an empty Python program", status, python)
+    unchanged = best(repeat, lambda: run([*base, "upgrade"]))
+    report.seconds("upgrade without a newer image", unchanged.seconds, "<= 0.5 s", unchanged.memory)
+    walk = best(repeat, lambda: run(["find", str(sysroot / "composefs" / "objects"), "-size", "+1"]))
+    collect = best(repeat, lambda: run([*base, "cleanup"]))
+    report.ratio("cleanup with nothing to collect", collect, walk, "", " (find)")
+    read = best(repeat, lambda: run(["find", str(sysroot / "composefs" / "objects"), "-type", "f", "-exec",
+                                     "sha512sum", "{}", "+"]))
+    report.ratio("fsck", best(repeat, lambda: run([*base, "fsck"])), read, "", " (sha512sum)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What must hold at every moment: some good deployment boots, its objects are all there, and nothing is lost."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bootcd.store.repository import Repository
+from crash.program import Program, snapshot
+
+
+@dataclass(frozen=True)
+class Before:
+    """What was there before the run and must stay: pinned deployments, what boots, foreign files, the shared /var."""
+
+    pinned: frozenset[str]
+    default: str | None
+    etc: dict[str, dict[str, str]]
+    foreign: dict[str, str]
+    var: dict[str, str]
+
+
+def look(program: Program, world: Path, *, pinned: bool = True) -> Before:
+    """What is there. With `pinned` False, pins may go."""
+    deployments = program(world, "status", "--json").json["deployments"]
+    return Before(
+        frozenset(info["id"] for info in deployments if info["pins"] and pinned),
+        next((info["id"] for info in deployments if "default" in info["roles"]), None),
+        {info["id"]: snapshot(world / "sysroot/state/deploy" / info["id"] / "etc") for info in deployments
+         if "staged" not in info["roles"]},
+        foreign_files(world), snapshot(world / "sysroot/state/os"),
+    )
+
+
+def foreign_files(world: Path) -> dict[str, str]:
+    """What is on the ESP and none of ours."""
+    ours = ("EFI/bootcd/", "loader/entries/bootcd-")
+    return {path: what for path, what in snapshot(world / "esp").items()
+            if not path.startswith(ours) and "/.bootcd-" not in path and "foreign" in path}
+
+
+def check(program: Program, world: Path, before: Before) -> None:
+    """The invariant, after whatever happened."""
+    done = program(world, "status", "--json")
+    assert done.status == 0, done.err
+    infos: dict[str, Any] = {info["id"]: info for info in done.json["deployments"]}
+    if before.default is not None:
+        default = next(info for info in infos.values() if "default" in info["roles"])
+        check_bootable(world, default, before)
+    for pinned in before.pinned:
+        assert infos[pinned]["pins"], "a pin is lost"
+        check_bootable(world, infos[pinned], before)
+    now = foreign_files(world)
+    assert {path: now.get(path) for path in before.foreign} == before.foreign
+    now = snapshot(world / "sysroot/state/os")
+    assert {path: now.get(path) for path in before.var} == before.var
+    if (world / "sysroot/composefs/meta.json").exists():
+        done = program(world, "fsck")
+        assert done.status == 0, done.out + done.err
+
+
+def check_bootable(world: Path, info: dict[str, Any], before: Before) -> None:
+    """Entry, kernel, state, image and objects of one deployment are there in full."""
+    entries = [path for path in (world / "esp/loader/entries").iterdir() if info["id"][:12] in path.name]
+    assert entries, f"{info['version']} has no entry"
+    assert any(f"/EFI/bootcd/{info['boot-digest']}/vmlinuz" in path.read_text() and info["id"] in path.read_text()
+               for path in entries)
+    kernel = world / "esp/EFI/bootcd" / info["boot-digest"]
+    content = (kernel / "vmlinuz").read_bytes() + (kernel / "initrd").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == info["boot-digest"]
+    home = world / "sysroot/state/deploy" / info["id"]
+    assert (home / "etc/version.conf").is_file()
+    assert (home / "etc/os-release").is_symlink()
+    assert (home / "var/lib/seed").is_file()
+    if info["id"] in before.etc:
+        assert snapshot(home / "etc") == before.etc[info["id"]], "/etc of a deployment that was there has changed"
+    elif before.default is not None:
+        assert (home / "etc/hostname").read_text() == "machine\n", "a local change is lost"
+    with Repository.open(world / "sysroot/composefs") as repository:
+        for digest in repository.images.read(bytes.fromhex(info["id"])).objects():
+            repository.objects.read(digest)

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The machine dies at any step of any command: what boots still boots, and the same command completes the work.
+
+`make test` tries a sample of the steps; the tests marked slow try every one.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bootcd.errors import NoSpace, Refused
+from bootcd.linux.files import CRASH_STATUS
+from crash.conftest import IMAGE, Worlds
+from crash.invariant import check, look
+from crash.program import ENVIRONMENT, Done, Program, copy, names
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A command and the world that it is run in. `settled`: statuses of a second run when the first one had come so
+    far that nothing is left to do."""
+
+    world: str
+    arguments: tuple[str, ...]
+    settled: frozenset[int] = field(default=frozenset())
+
+
+SCENARIOS = {
+    "install": Scenario("foreign_only", ("install", "to-filesystem", IMAGE), frozenset({Refused.exit_status})),
+    "upgrade": Scenario("new", ("upgrade",)),
+    "download-only": Scenario("new", ("upgrade", "--download-only")),
+    "apply": Scenario("staged", ("upgrade",)),
+    "replace-staged": Scenario("restaged", ("upgrade",)),
+    "switch": Scenario("new", ("switch", "oci:layout:beta")),
+    "rollback": Scenario("old", ("rollback",)),
+    "rollback-to-pin": Scenario("old", ("rollback", "good")),
+    "rollback-with-staged": Scenario("staged", ("rollback",)),
+    "pin": Scenario("old", ("pin", "default", "--label", "new")),
+    "unpin": Scenario("old", ("unpin", "good"), frozenset({Refused.exit_status})),
+    "unstage": Scenario("staged", ("unstage",), frozenset({Refused.exit_status})),
+    "cleanup": Scenario("cluttered", ("cleanup",)),
+    "pull": Scenario("new", ("image", "pull", "oci:layout:beta", "--name", "beta", "--bootable")),
+}
+FULL = {"atomic_write.before_rename", "esp-temporary-made", "esp-before-fsync", "esp-before-rename",
+        "objects.before_link", "replace_symlink.before_rename"}
+"""Steps where a write may find the file system full."""
+
+
+def points(trial: Trial, count: int, only: frozenset[str] | set[str] = frozenset()) -> list[int]:
+    """A sample of the steps: others in each scenario, and rare ones before those that are passed often."""
+    steps = [(number, name) for number, name in enumerate(trial.steps, 1) if not only or name in only]
+    often = Counter(name for _, name in steps)
+    rotation = list(SCENARIOS.values()).index(trial.scenario)
+    once = [number for number, name in steps if often[name] == 1 or (not only and name.startswith("after-"))]
+    rest = [number for number, _ in steps if number not in once]
+    chosen = set()
+    for numbers, share in ((once, count // 2), (rest, count - count // 2)):
+        stride = max(len(numbers) // max(share, 1), 1)
+        chosen |= set(numbers[rotation % stride :: stride][: share + 1])
+    return sorted(chosen)
+
+
+class Trial:
+    """One scenario, broken off at one step after the other."""
+
+    def __init__(self, scenario: Scenario, worlds: Worlds, program: Program, scratch: Path) -> None:
+        self.scenario = scenario
+        self._program = program
+        self._origin = worlds(scenario.world)
+        self._world = scratch / "trial"
+        self.before = look(program, self._origin, pinned=scenario.arguments[0] != "unpin")
+        copy(self._origin, self._world)
+        self.steps = program.steps(self._world, *scenario.arguments)
+        self._finish()
+        self._names = names(self._world)
+
+    def _finish(self) -> None:
+        done = self._program(self._world, "cleanup")
+        assert done.status == 0, done.err
+        done = self._program(self._world, "fsck")
+        assert done.status == 0, done.out
+        status = self._program(self._world, "status", "--json").json
+        assert (status["warnings"], status["unfinished"]) == ([w for w in status["warnings"] if "fs-verity" in w], "")
+        self._default = next(info["version"] for info in status["deployments"] if "default" in info["roles"])
+        self._versions = [info["version"] for info in status["deployments"]]
+
+    def broken_off(self, action: str, at: int) -> Done:
+        """Break off, check the invariant, run again, and compare with a run that was not broken off."""
+        default, versions = self._default, self._versions
+        copy(self._origin, self._world)
+        broken = self._program(self._world, *self.scenario.arguments, action=action, at=at)
+        check(self._program, self._world, self.before)
+        done = self._program(self._world, *self.scenario.arguments)
+        assert done.status == 0 or done.status in self.scenario.settled, done.err
+        check(self._program, self._world, self.before)
+        self._finish()
+        assert (self._default, self._versions) == (default, versions)
+        assert names(self._world) == self._names
+        return broken
+
+
+@pytest.fixture(params=[pytest.param(name, id=name) for name in SCENARIOS])
+def trial(request: pytest.FixtureRequest, worlds: Worlds, program: Program, scratch: Path) -> Trial:
+    return Trial(SCENARIOS[request.param], worlds, program, scratch)
+
+
+def try_all(trial: Trial, action: str, numbers: list[int], expected: set[int]) -> None:
+    problems = []
+    for number in numbers:
+        try:
+            done = trial.broken_off(action, number)
+            assert done.status in expected, f"status {done.status}: {done.err}"
+        except AssertionError as error:
+            problems.append(f"{action} at step {number}, {trial.steps[number - 1]}: {str(error)[:2000]}")
+    assert not problems, "\n\n".join(problems)
+
+
+def test_crash(trial: Trial) -> None:
+    try_all(trial, "crash", points(trial, 6), {CRASH_STATUS})
+
+
+@pytest.mark.slow
+def test_crash_everywhere(trial: Trial) -> None:
+    try_all(trial, "crash", list(range(1, len(trial.steps) + 1)), {CRASH_STATUS})
+
+
+def test_interrupt(trial: Trial) -> None:
+    try_all(trial, "interrupt", points(trial, 2), {130})
+
+
+@pytest.mark.slow
+def test_interrupt_everywhere(trial: Trial) -> None:
+    try_all(trial, "interrupt", list(range(1, len(trial.steps) + 1)), {130})
+
+
+def test_full_disk(trial: Trial) -> None:
+    try_all(trial, "full", points(trial, 2, FULL), {NoSpace.exit_status})
+
+
+@pytest.mark.slow
+def test_full_disk_everywhere(trial: Trial) -> None:
+    numbers = [number for number, name in enumerate(trial.steps, 1) if name in FULL]
+    try_all(trial, "full", numbers, {NoSpace.exit_status})
+
+
+@pytest.mark.parametrize("point", ["objects.before_link", "etc-written", "before-write-entry", "esp-after-rename:2"])
+def test_the_program_itself_dies_and_goes_on(point: str, worlds: Worlds, program: Program, scratch: Path) -> None:
+    world = scratch / "itself"
+    copy(worlds("new"), world)
+    before = look(program, world)
+    command = [sys.executable, "-m", "bootcd.cli", "--sysroot", "sysroot", "--esp", "esp", "-q", "upgrade"]
+    died = subprocess.run(command, cwd=world, env={**ENVIRONMENT, "BOOTCD_CRASH_AT": point}, check=False)
+    assert died.returncode == CRASH_STATUS
+    check(program, world, before)
+    subprocess.run(command, cwd=world, env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+    check(program, world, before)
+    assert program(world, "status", "--json").json["deployments"][0]["version"] == "1.3"
+    assert os.listdir(world / "sysroot/state/bootcd/journal") == []
