@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+# Written by tools/completions.py; do not edit.
+_bootcctl() {
+    local current=${COMP_WORDS[COMP_CWORD]} path=. word index skip= kind=
+    local -a given=() global=() kinds=()
+    local -A verbs=(
+        [.]='status list upgrade switch rollback pin unpin unstage finalize cleanup fsck install image container composefs'
+        [.install.]='to-filesystem'
+        [.image.]='pull list inspect mount import-tar remove'
+        [.container.]='compute-digest'
+        [.composefs.]='mkfs dump measure'
+    ) options=(
+        [.]='-h --help --version --sysroot --esp --config --quiet -q --debug'
+        [.status.]='-h --help --json'
+        [.list.]='-h --help --json'
+        [.upgrade.]='-h --help --check --download-only --allow-rejected --json'
+        [.switch.]='-h --help --download-only --json'
+        [.rollback.]='-h --help --json'
+        [.pin.]='-h --help --label --json'
+        [.unpin.]='-h --help --label --json'
+        [.unstage.]='-h --help --json'
+        [.finalize.]='-h --help --json'
+        [.cleanup.]='-h --help --dry-run -n --json'
+        [.fsck.]='-h --help --repair --metadata-only --json'
+        [.install.]='-h --help'
+        [.install.to-filesystem.]='-h --help --karg --json'
+        [.image.]='-h --help'
+        [.image.pull.]='-h --help --name --bootable --json'
+        [.image.list.]='-h --help --json'
+        [.image.inspect.]='-h --help --json'
+        [.image.mount.]='-h --help --bootable'
+        [.image.import-tar.]='-h --help --json'
+        [.image.remove.]='-h --help'
+        [.container.]='-h --help'
+        [.container.compute-digest.]='-h --help --format --algorithm --xattrs --no-boot'
+        [.composefs.]='-h --help'
+        [.composefs.mkfs.]='-h --help --from-dump --format --algorithm --digest-only'
+        [.composefs.dump.]='-h --help'
+        [.composefs.measure.]='-h --help --algorithm'
+    ) values=(
+        [.switch.]='text'
+        [.rollback.]='deployments'
+        [.pin.]='deployments'
+        [.unpin.]='deployments'
+        [.install.to-filesystem.]='text'
+        [.image.pull.]='text'
+        [.image.inspect.]='text'
+        [.image.mount.]='text directories'
+        [.image.import-tar.]='files text'
+        [.image.remove.]='text'
+        [.container.compute-digest.]='directories'
+        [.composefs.mkfs.]='files files'
+        [.composefs.dump.]='files'
+        [.composefs.measure.]='files'
+    ) option_values=(
+        [--algorithm]='sha256 sha512'
+        [--config]='files'
+        [--esp]='directories'
+        [--format]='v0 v1 v2'
+        [--karg]='text'
+        [--label]='text'
+        [--name]='text'
+        [--sysroot]='directories'
+        [--xattrs]='allowlist-only keep-user-xattrs'
+    )
+    for ((index = 1; index < COMP_CWORD; index++)); do
+        word=${COMP_WORDS[index]}
+        [[ $path == . ]] && global+=("$word")
+        if [[ $word == = && $skip ]]; then
+            continue
+        elif [[ $skip ]]; then
+            skip=
+        elif [[ $word == -* ]]; then
+            skip=${option_values[$word]-}
+        elif [[ " ${verbs[$path]-} " == *" $word "* ]]; then
+            [[ $path == . ]] && unset 'global[-1]'
+            path+=$word.
+        else
+            given+=("$word")
+        fi
+    done
+    [[ $current == = && $skip ]] && current=
+    if [[ $skip ]]; then
+        kind=$skip
+    elif [[ $current == -* ]]; then
+        kind=${options[$path]-}
+    elif [[ ${verbs[$path]-} ]]; then
+        kind=${verbs[$path]}
+    else
+        read -ra kinds <<< "${values[$path]-}"
+        index=${#given[@]}
+        ((index < ${#kinds[@]})) || index=$((${#kinds[@]} - 1))
+        ((index < 0)) || kind=${kinds[index]}
+    fi
+    case $kind in
+        directories) mapfile -t COMPREPLY < <(compgen -d -- "$current"); compopt -o filenames ;;
+        files) mapfile -t COMPREPLY < <(compgen -f -- "$current"); compopt -o filenames ;;
+        deployments) mapfile -t COMPREPLY < <(compgen -W "booted default staged rollback $(_bootcctl_deployments)" -- "$current") ;;
+        text) COMPREPLY=() ;;
+        *) mapfile -t COMPREPLY < <(compgen -W "$kind" -- "$current") ;;
+    esac
+}
+_bootcctl_deployments() {
+    "${COMP_WORDS[0]}" "${global[@]}" --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
+}
+complete -F _bootcctl bootcctl

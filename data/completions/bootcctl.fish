@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+# Written by tools/completions.py; do not edit.
+# The words of the verb, and with "global" what stands before it.
+function __bootcctl_words
+    set -l words
+    set -l global
+    set -l skip 0
+    for word in (commandline -opc)[2..]
+        if test $skip = 1
+            set skip 0
+        else if string match -q -- '-*' $word
+            contains -- $word $__bootcctl_valued; and set skip 1
+        else if test (count $words) = 0
+            or begin
+                test (count $words) = 1
+                and contains -- $words[1] $__bootcctl_groups
+            end
+            set -a words $word
+        end
+        test (count $words) = 0; and set -a global $word
+    end
+    if test "$argv" = global
+        set -q global[1]; and printf '%s\n' $global
+    else
+        printf '%s\n' $words
+    end
+end
+# Succeeds when exactly these verbs stand on the command line so far.
+function __bootcctl_at
+    test (__bootcctl_words | string join ' ') = "$argv"
+end
+function __bootcctl_deployments
+    string split ' ' -- 'booted default staged rollback'
+    bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
+end
+set -g __bootcctl_valued --algorithm --config --esp --format --karg --label --name --sysroot --xattrs
+set -g __bootcctl_groups install image container composefs
+complete -c bootcctl -f
+complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
+complete -c bootcctl -n '__bootcctl_at ' -a list -d 'list the deployments, one line each'
+complete -c bootcctl -n '__bootcctl_at ' -a upgrade -d 'take the newest image of the tracked reference'
+complete -c bootcctl -n '__bootcctl_at ' -a switch -d 'follow another image reference from now on'
+complete -c bootcctl -n '__bootcctl_at ' -a rollback -d 'make another deployment the one that boots'
+complete -c bootcctl -n '__bootcctl_at ' -a pin -d 'keep a deployment, whatever the keep policy says'
+complete -c bootcctl -n '__bootcctl_at ' -a unpin -d 'take a pin off'
+complete -c bootcctl -n '__bootcctl_at ' -a unstage -d 'forget the staged deployment'
+complete -c bootcctl -n '__bootcctl_at ' -a finalize -d 'make the staged deployment the default (to be done at shutdown)'
+complete -c bootcctl -n '__bootcctl_at ' -a cleanup -d 'remove what the keep policy does not keep and nothing refers to'
+complete -c bootcctl -n '__bootcctl_at ' -a fsck -d 'check every object, stream and image'
+complete -c bootcctl -n '__bootcctl_at ' -a install -d 'make the first deployment'
+complete -c bootcctl -n '__bootcctl_at ' -a image -d 'work with the images in the repository'
+complete -c bootcctl -n '__bootcctl_at ' -a container -d 'tools for building images'
+complete -c bootcctl -n '__bootcctl_at ' -a composefs -d 'plain composefs tools, for those who come from mkcomposefs'
+complete -c bootcctl -n '__bootcctl_at ' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at ' -l version -d 'show the version and exit'
+complete -c bootcctl -n '__bootcctl_at ' -l sysroot -r -a '(__fish_complete_directories)' -d 'physical root of the installation (default: /sysroot)'
+complete -c bootcctl -n '__bootcctl_at ' -l esp -r -a '(__fish_complete_directories)' -d 'where its EFI system partition is mounted (default: /efi, /boot/efi or /boot, with another --sysroot its efi, boot/efi, boot or esp)'
+complete -c bootcctl -n '__bootcctl_at ' -l config -r -F -d 'read this file and no other bootcd.toml'
+complete -c bootcctl -n '__bootcctl_at ' -l quiet -s q -d 'no progress, only results and errors'
+complete -c bootcctl -n '__bootcctl_at ' -l debug -d 'log what is done; show where an error comes from'
+complete -c bootcctl -n '__bootcctl_at status' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at status' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at list' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at list' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at upgrade' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at upgrade' -l check -d 'only tell whether there is a newer image; exit status 77 when there is none'
+complete -c bootcctl -n '__bootcctl_at upgrade' -l download-only -d 'stage it, but let a later upgrade make it boot'
+complete -c bootcctl -n '__bootcctl_at upgrade' -l allow-rejected -d 'take the image even if this machine was rolled back from it'
+complete -c bootcctl -n '__bootcctl_at upgrade' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at switch' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at switch' -l download-only -d 'stage it, but let a later upgrade make it boot'
+complete -c bootcctl -n '__bootcctl_at switch' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at rollback' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at rollback' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at rollback' -a '(__bootcctl_deployments)'
+complete -c bootcctl -n '__bootcctl_at pin' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at pin' -l label -r -d 'why; also a name for the deployment'
+complete -c bootcctl -n '__bootcctl_at pin' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at pin' -a '(__bootcctl_deployments)'
+complete -c bootcctl -n '__bootcctl_at unpin' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at unpin' -l label -r -d 'only this pin; default: all of the deployment'
+complete -c bootcctl -n '__bootcctl_at unpin' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at unpin' -a '(__bootcctl_deployments)'
+complete -c bootcctl -n '__bootcctl_at unstage' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at unstage' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at finalize' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at finalize' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at cleanup' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at cleanup' -l dry-run -s n -d 'only tell what would go, and why'
+complete -c bootcctl -n '__bootcctl_at cleanup' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at fsck' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at fsck' -l repair -d 'remove what is damaged and name what to pull again'
+complete -c bootcctl -n '__bootcctl_at fsck' -l metadata-only -d 'do not read the contents of objects'
+complete -c bootcctl -n '__bootcctl_at fsck' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at install' -a to-filesystem -d 'install into --sysroot, with the ESP at --esp'
+complete -c bootcctl -n '__bootcctl_at install' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at install to-filesystem' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at install to-filesystem' -l karg -r -d 'kernel argument of this machine, kept by every upgrade; may be repeated'
+complete -c bootcctl -n '__bootcctl_at install to-filesystem' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at image' -a pull -d 'bring an image into the repository without deploying it'
+complete -c bootcctl -n '__bootcctl_at image' -a list -d 'list the named images'
+complete -c bootcctl -n '__bootcctl_at image' -a inspect -d 'show one image'
+complete -c bootcctl -n '__bootcctl_at image' -a mount -d 'mount an image read-only'
+complete -c bootcctl -n '__bootcctl_at image' -a import-tar -d 'make an image of one layer from a tar file'
+complete -c bootcctl -n '__bootcctl_at image' -a remove -d 'forget the name of an image'
+complete -c bootcctl -n '__bootcctl_at image' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at image pull' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at image pull' -l name -r -d 'name in the repository (default: the reference)'
+complete -c bootcctl -n '__bootcctl_at image pull' -l bootable -d 'also make the image that a machine would boot'
+complete -c bootcctl -n '__bootcctl_at image pull' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at image list' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at image list' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at image inspect' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at image inspect' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at image mount' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at image mount' -l bootable -d 'the tree as a machine boots it, with /boot emptied'
+complete -c bootcctl -n '__bootcctl_at image mount' -a '(__fish_complete_directories)'
+complete -c bootcctl -n '__bootcctl_at image import-tar' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at image import-tar' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at image import-tar' -F
+complete -c bootcctl -n '__bootcctl_at image remove' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at container' -a compute-digest -d 'print the digest that a machine will compute for a root directory'
+complete -c bootcctl -n '__bootcctl_at container' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at container compute-digest' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at container compute-digest' -l format -r -a 'v0 v1 v2' -d 'EROFS format (default: v1)'
+complete -c bootcctl -n '__bootcctl_at container compute-digest' -l algorithm -r -a 'sha256 sha512' -d 'hash (default: sha512)'
+complete -c bootcctl -n '__bootcctl_at container compute-digest' -l xattrs -r -a 'allowlist-only keep-user-xattrs' -d 'which xattrs count (default: allowlist-only)'
+complete -c bootcctl -n '__bootcctl_at container compute-digest' -l no-boot -d 'the image as mounted, not as booted'
+complete -c bootcctl -n '__bootcctl_at container compute-digest' -a '(__fish_complete_directories)'
+complete -c bootcctl -n '__bootcctl_at composefs' -a mkfs -d 'write an EROFS image of a directory or a dump'
+complete -c bootcctl -n '__bootcctl_at composefs' -a dump -d 'print an image as a composefs dump'
+complete -c bootcctl -n '__bootcctl_at composefs' -a measure -d 'print fs-verity digests of files'
+complete -c bootcctl -n '__bootcctl_at composefs' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at composefs mkfs' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at composefs mkfs' -l from-dump -d 'SOURCE is a composefs dump, \'-\' for standard input'
+complete -c bootcctl -n '__bootcctl_at composefs mkfs' -l format -r -a 'v0 v1 v2' -d 'EROFS format (default: v1)'
+complete -c bootcctl -n '__bootcctl_at composefs mkfs' -l algorithm -r -a 'sha256 sha512' -d 'hash (default: sha512)'
+complete -c bootcctl -n '__bootcctl_at composefs mkfs' -l digest-only -d 'print the digest and write nothing'
+complete -c bootcctl -n '__bootcctl_at composefs mkfs' -F
+complete -c bootcctl -n '__bootcctl_at composefs dump' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at composefs dump' -F
+complete -c bootcctl -n '__bootcctl_at composefs measure' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at composefs measure' -l algorithm -r -a 'sha256 sha512' -d 'hash (default: sha512)'
+complete -c bootcctl -n '__bootcctl_at composefs measure' -F

@@ -1,0 +1,325 @@
+#compdef bootcctl
+# SPDX-License-Identifier: Apache-2.0
+# Written by tools/completions.py; do not edit.
+
+_bootcctl_deployments() {
+    local -a found=(booted default staged rollback ${(f)"$(bootcctl "${global[@]}" --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p')"})
+    compadd -a found
+}
+
+_bootcctl_composefs_measure() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--algorithm[hash (default\: sha512)]:value:(sha256 sha512)' \
+        '*:file:_files'
+}
+
+_bootcctl_composefs_dump() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '*:file:_files'
+}
+
+_bootcctl_composefs_mkfs() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--from-dump[SOURCE is a composefs dump, '\''-'\'' for standard input]' \
+        '--format[EROFS format (default\: v1)]:value:(v0 v1 v2)' \
+        '--algorithm[hash (default\: sha512)]:value:(sha256 sha512)' \
+        '--digest-only[print the digest and write nothing]' \
+        '1:file:_files' \
+        '*:file:_files'
+}
+
+_bootcctl_composefs() {
+    local state line
+    local -a verbs
+    _arguments -s -C \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '1: :->verb' \
+        '*:: :->rest'
+    case $state in
+        verb)
+            verbs=(
+                'mkfs:write an EROFS image of a directory or a dump'
+                'dump:print an image as a composefs dump'
+                'measure:print fs-verity digests of files'
+            )
+            _describe verb verbs ;;
+        rest)
+            case $line[1] in
+                mkfs) _bootcctl_composefs_mkfs ;;
+                dump) _bootcctl_composefs_dump ;;
+                measure) _bootcctl_composefs_measure ;;
+            esac ;;
+    esac
+}
+
+_bootcctl_container_compute_digest() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--format[EROFS format (default\: v1)]:value:(v0 v1 v2)' \
+        '--algorithm[hash (default\: sha512)]:value:(sha256 sha512)' \
+        '--xattrs[which xattrs count (default\: allowlist-only)]:value:(allowlist-only keep-user-xattrs)' \
+        '--no-boot[the image as mounted, not as booted]' \
+        '*:directory:_files -/'
+}
+
+_bootcctl_container() {
+    local state line
+    local -a verbs
+    _arguments -s -C \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '1: :->verb' \
+        '*:: :->rest'
+    case $state in
+        verb)
+            verbs=(
+                'compute-digest:print the digest that a machine will compute for a root directory'
+            )
+            _describe verb verbs ;;
+        rest)
+            case $line[1] in
+                compute-digest) _bootcctl_container_compute_digest ;;
+            esac ;;
+    esac
+}
+
+_bootcctl_image_remove() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '*:value: '
+}
+
+_bootcctl_image_import_tar() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]' \
+        '1:file:_files' \
+        '*:value: '
+}
+
+_bootcctl_image_mount() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--bootable[the tree as a machine boots it, with /boot emptied]' \
+        '1:value: ' \
+        '*:directory:_files -/'
+}
+
+_bootcctl_image_inspect() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]' \
+        '*:value: '
+}
+
+_bootcctl_image_list() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_image_pull() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--name[name in the repository (default\: the reference)]:value: ' \
+        '--bootable[also make the image that a machine would boot]' \
+        '--json[print the result as JSON]' \
+        '*:value: '
+}
+
+_bootcctl_image() {
+    local state line
+    local -a verbs
+    _arguments -s -C \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '1: :->verb' \
+        '*:: :->rest'
+    case $state in
+        verb)
+            verbs=(
+                'pull:bring an image into the repository without deploying it'
+                'list:list the named images'
+                'inspect:show one image'
+                'mount:mount an image read-only'
+                'import-tar:make an image of one layer from a tar file'
+                'remove:forget the name of an image'
+            )
+            _describe verb verbs ;;
+        rest)
+            case $line[1] in
+                pull) _bootcctl_image_pull ;;
+                list) _bootcctl_image_list ;;
+                inspect) _bootcctl_image_inspect ;;
+                mount) _bootcctl_image_mount ;;
+                import-tar) _bootcctl_image_import_tar ;;
+                remove) _bootcctl_image_remove ;;
+            esac ;;
+    esac
+}
+
+_bootcctl_install_to_filesystem() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--karg[kernel argument of this machine, kept by every upgrade; may be repeated]:value: ' \
+        '--json[print the result as JSON]' \
+        '*:value: '
+}
+
+_bootcctl_install() {
+    local state line
+    local -a verbs
+    _arguments -s -C \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '1: :->verb' \
+        '*:: :->rest'
+    case $state in
+        verb)
+            verbs=(
+                'to-filesystem:install into --sysroot, with the ESP at --esp'
+            )
+            _describe verb verbs ;;
+        rest)
+            case $line[1] in
+                to-filesystem) _bootcctl_install_to_filesystem ;;
+            esac ;;
+    esac
+}
+
+_bootcctl_fsck() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--repair[remove what is damaged and name what to pull again]' \
+        '--metadata-only[do not read the contents of objects]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_cleanup() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '(--dry-run -n)'{--dry-run,-n}'[only tell what would go, and why]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_finalize() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_unstage() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_unpin() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--label[only this pin; default\: all of the deployment]:value: ' \
+        '--json[print the result as JSON]' \
+        '*:deployment:_bootcctl_deployments'
+}
+
+_bootcctl_pin() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--label[why; also a name for the deployment]:value: ' \
+        '--json[print the result as JSON]' \
+        '*:deployment:_bootcctl_deployments'
+}
+
+_bootcctl_rollback() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]' \
+        '*:deployment:_bootcctl_deployments'
+}
+
+_bootcctl_switch() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--download-only[stage it, but let a later upgrade make it boot]' \
+        '--json[print the result as JSON]' \
+        '*:value: '
+}
+
+_bootcctl_upgrade() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--check[only tell whether there is a newer image; exit status 77 when there is none]' \
+        '--download-only[stage it, but let a later upgrade make it boot]' \
+        '--allow-rejected[take the image even if this machine was rolled back from it]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_list() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_status() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl() {
+    local state line
+    local -a verbs
+    local -a words_all=("${words[@]}") global
+    _arguments -s -C \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--version[show the version and exit]' \
+        '--sysroot[physical root of the installation (default\: /sysroot)]:directory:_files -/' \
+        '--esp[where its EFI system partition is mounted (default\: /efi, /boot/efi or /boot, with another --sysroot its efi, boot/efi, boot or esp)]:directory:_files -/' \
+        '--config[read this file and no other bootcd.toml]:file:_files' \
+        '(--quiet -q)'{--quiet,-q}'[no progress, only results and errors]' \
+        '--debug[log what is done; show where an error comes from]' \
+        '1: :->verb' \
+        '*:: :->rest'
+    global=("${(@)words_all[2,$((${#words_all} - ${#words}))]}")
+    case $state in
+        verb)
+            verbs=(
+                'status:show the deployments, what boots next and which checks hold'
+                'list:list the deployments, one line each'
+                'upgrade:take the newest image of the tracked reference'
+                'switch:follow another image reference from now on'
+                'rollback:make another deployment the one that boots'
+                'pin:keep a deployment, whatever the keep policy says'
+                'unpin:take a pin off'
+                'unstage:forget the staged deployment'
+                'finalize:make the staged deployment the default (to be done at shutdown)'
+                'cleanup:remove what the keep policy does not keep and nothing refers to'
+                'fsck:check every object, stream and image'
+                'install:make the first deployment'
+                'image:work with the images in the repository'
+                'container:tools for building images'
+                'composefs:plain composefs tools, for those who come from mkcomposefs'
+            )
+            _describe verb verbs ;;
+        rest)
+            case $line[1] in
+                status) _bootcctl_status ;;
+                list) _bootcctl_list ;;
+                upgrade) _bootcctl_upgrade ;;
+                switch) _bootcctl_switch ;;
+                rollback) _bootcctl_rollback ;;
+                pin) _bootcctl_pin ;;
+                unpin) _bootcctl_unpin ;;
+                unstage) _bootcctl_unstage ;;
+                finalize) _bootcctl_finalize ;;
+                cleanup) _bootcctl_cleanup ;;
+                fsck) _bootcctl_fsck ;;
+                install) _bootcctl_install ;;
+                image) _bootcctl_image ;;
+                container) _bootcctl_container ;;
+                composefs) _bootcctl_composefs ;;
+            esac ;;
+    esac
+}
+
+_bootcctl "$@"

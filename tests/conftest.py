@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for every test: none leaves a thread, a child process or an open file behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kit.debian import PROGRAMS
+
+os.environ["PATH"] += os.pathsep + str(PROGRAMS)
+
+GRACE = 2.0
+"""Seconds that threads and children have to go away after a test."""
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Fails a test that leaks. Fixtures of a wider scope are set up earlier and are therefore not seen."""
+    threads, children, files = set(threading.enumerate()), _children(), _open_files()
+    yield
+    deadline = time.monotonic() + GRACE
+    while True:
+        leaks = [f"thread {thread.name}" for thread in threading.enumerate() if thread not in threads]
+        leaks += [f"child process {pid}" for pid in _children() - children]
+        if not leaks or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    left = _open_files().keys() - files.keys()
+    if left:
+        gc.collect()
+        now = _open_files()
+        leaks += [f"open file {number} ({now[number]})" for number in left & now.keys()]
+    if leaks:
+        pytest.fail("the test left behind: " + ", ".join(leaks), pytrace=False)
+
+
+def _children() -> set[int]:
+    return {int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in _read(task).split()}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:  # the thread has ended since
+        return ""
+
+
+def _open_files() -> dict[int, str]:
+    found = {}
+    for number in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:  # the descriptor of listdir itself
+            continue
+        # Libraries keep these for good once they are used: random numbers, time zones, Hypothesis's database.
+        if not target.startswith(("/dev/", "anon_inode:", "/usr/", "/proc/")):
+            found[int(number)] = target
+    return found
