@@ -18,12 +18,11 @@ import textwrap
 import time
 from pathlib import Path
 
-from kit.registry_server import RegistryServer
-
 from kit import small_debian
 from kit.debian import PROGRAMS, DebianError
 from kit.images import ImageBuilder
 from kit.push import push
+from kit.registry_server import RegistryServer
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOTCCTL = Path(sys.executable).with_name("bootcctl")

@@ -10,6 +10,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -23,6 +24,7 @@ from bootcd.cli.parser import build_parser
 from bootcd.deploy.plan import Action
 from bootcd.deploy.records import EtcReport, Record, encode
 from bootcd.ops import results
+from kit.os_images import os_image
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "man").glob("*.[1-8]"))
@@ -127,6 +129,8 @@ def verbs(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Itera
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             below = dict(action.choices)
+        elif action.help == argparse.SUPPRESS:
+            continue  # stands in the main help
         elif action.option_strings:
             options.append(action)
         else:
@@ -303,6 +307,45 @@ def test_there_are_examples() -> None:
 def test_an_example_can_be_parsed(line: str) -> None:
     words = [word for word in shlex.split(line) if not word.startswith("BOOTCD_")]
     build_parser().parse_args(words[1:])
+
+
+def _shape(line: str) -> str:
+    """A line of output without what differs from machine to machine."""
+    for pattern, mark in ((r"(?:quay\.io|oci:)[^\s(]+", "IMAGE"), (r"sha256:[0-9a-f]+…?", "DIGEST"),
+                          (r"\d{4}-\d\d-\d\dT[\d:]+Z", "TIME"), (r"\b[0-9a-f]{12}\b", "ID"),
+                          (r"\b[0-9.]+ k?M?B\b", "SIZE"), (r"\b[0-9]+\b", "N"), (r" +", " ")):
+        line = re.sub(pattern, mark, line)
+    return line.strip()
+
+
+def test_the_output_in_examples_is_real(tmp_path: Path) -> None:
+    image = f"oci:{tmp_path}/layout:stable"
+
+    def run(line: str) -> list[str]:
+        done = subprocess.run([sys.executable, "-m", "bootcd.cli", "--quiet", "--sysroot", "sysroot", "--esp", "esp",
+                               *line.split()[1:]], capture_output=True, text=True, check=False, cwd=tmp_path,
+                              env=os.environ | {"PYTHONPATH": str(ROOT / "src"), "LC_ALL": "C.UTF-8"})
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    def publish(version: str) -> None:
+        os_image(version).write_layout(tmp_path / "layout", "stable")
+
+    publish("1.0")
+    run(f"bootcctl install to-filesystem {image}")
+    publish("1.1")
+    real = run("bootcctl upgrade --check") + run("bootcctl upgrade") + run("bootcctl pin 1.0 --label factory")
+    publish("2.0")
+    real += run("bootcctl upgrade") + run("bootcctl list") + run("bootcctl rollback") + run("bootcctl rollback factory")
+    # Only a running machine stages.
+    real.append("Deployment 000000000000 is staged and becomes the default at shutdown.")
+    shapes = {_shape(line) for line in real}
+    text = re.sub(r"\\\n\s*", "", plain((ROOT / "man" / "bootcctl.8").read_text()))
+    blocks = re.findall(r"^\.EX\n(.*?)^\.EE", text, re.DOTALL | re.MULTILINE)
+    shown = [line for block in blocks if block.startswith("# ")
+             for line in block.splitlines() if not line.startswith("# ")]
+    assert len(shown) > 8
+    assert [line for line in shown if _shape(line) not in shapes] == []
 
 
 # --- links and rendering ----------------------------------------------------------------------------------------------

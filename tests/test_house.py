@@ -229,7 +229,7 @@ def test_licence_line() -> None:
     files = [path for place in REPOSITORY_FILES for path in (ROOT / place).rglob("*")
              if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(".")]
     files += [ROOT / name for name in ("Makefile", "meson.build", "meson.options", "pyproject.toml")]
-    ours = {".py", ".c", ".h", ".sh", ".build", ".options", ".toml", ".bash", ".zsh", ".fish", ".1", ".5", ".8"}
+    ours = {".py", ".c", ".h", ".sh", ".build", ".options", ".toml", ".bash", ".zsh", ".fish", ".1", ".5", ".7", ".8"}
     lacking = [str(path.relative_to(ROOT)) for path in files if (path.suffix in ours or not path.suffix)
                and not _is_data(path) and b"SPDX-License-Identifier: Apache-2.0" not in path.read_bytes()[:400]]
     assert not lacking, f"no SPDX line: {lacking}"

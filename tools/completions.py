@@ -37,6 +37,8 @@ class Verb:
             if isinstance(action, argparse._SubParsersAction):
                 self.verbs = [(choice.dest, choice.help or "") for choice in action._choices_actions]
                 self.children = [Verb((*words, name), child) for name, child in action.choices.items()]
+            elif action.help == argparse.SUPPRESS:
+                continue  # stands in the main help
             elif action.option_strings:
                 help = (action.help or "").replace("%(default)s", str(action.default))
                 value = "" if action.nargs == 0 else _value(action, words)

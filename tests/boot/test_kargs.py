@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from bootcd.boot.kargs import (
     ComposefsKarg,
-    carry_over,
     choose_karg,
     find_kargs,
     image_kargs,
@@ -95,13 +94,6 @@ def test_any_command_line(text: str) -> None:
 def test_arguments_come_back(digest: bytes, version: int, insecure: bool) -> None:
     karg = ComposefsKarg(digest, version, insecure)
     assert find_kargs(str(karg)) == [karg]
-
-
-def test_the_owners_arguments_are_carried_over() -> None:
-    current = f'composefs={D256.hex()} mine="a b" quiet console=ttyS0 quiet'
-    assert carry_over(current, ["quiet", "console=ttyS0"], ["console=ttyS0", "loglevel=3"], "composefs=new") == \
-        'composefs=new mine="a b" console=ttyS0 quiet loglevel=3'
-    assert carry_over("a", [], ["a"], None) == "a"
 
 
 def file(text: str) -> RegularFile:

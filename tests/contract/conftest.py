@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from kit.images import ImageBuilder
 
 from bootcd.config import Config
 from bootcd.model import SilentProgress
 from bootcd.ops.direct import DirectHost
 from bootcd.ops.host import Host
 from bootcd.ops.results import DeploymentInfo
+from kit.images import ImageBuilder
 
 
 @dataclass

@@ -7,9 +7,6 @@ import os
 import stat
 
 import pytest
-from contract.conftest import World
-from kit.images import Dir, File, Layer
-from kit.os_images import base_layer, os_image
 
 from bootcd.errors import (
     DeploymentNotFound,
@@ -21,6 +18,9 @@ from bootcd.errors import (
     RepositoryNotFound,
     TargetInUse,
 )
+from contract.conftest import World
+from kit.images import Dir, File, Layer
+from kit.os_images import base_layer, os_image
 
 
 def test_installation_makes_the_first_generation(world: World) -> None:
@@ -333,7 +333,7 @@ def test_a_conflict_in_etc_stops_before_anything_is_staged(world: World) -> None
     (world.etc(first) / "thing").write_text("mine\n")
     world.publish(os_image("1.1", [Dir("etc/thing"), File("etc/thing/part", b"x")]))
 
-    with pytest.raises(EtcConflict, match="etc/thing|'thing'"):
+    with pytest.raises(EtcConflict, match="'thing'"):
         world.host.upgrade()
     assert world.versions() == ["1.0"]
     assert len(world.entries()) == 1

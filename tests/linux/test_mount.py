@@ -89,7 +89,8 @@ def test_the_kernels_words_are_in_the_error(tmp_path, image):
     (tmp_path / "junk").write_bytes(bytes(8192))
     with open(tmp_path / "junk", "rb") as junk, pytest.raises(BootcdError, match="erofs: cannot mount: Invalid"):
         mount.composefs_mount(junk.fileno(), image[1], "test", require_verity=False)
-    with mount.FsContext("overlay") as context, pytest.raises(BootcdError, match=r"'verity=odd' refused \(.*[Bb]ad value"):
+    refused = pytest.raises(BootcdError, match=r"'verity=odd' refused \(.*[Bb]ad value")
+    with mount.FsContext("overlay") as context, refused:
         context.string("verity", "odd")
     with pytest.raises(Unsupported, match="no file system 'nonesuch'"):
         mount.FsContext("nonesuch")

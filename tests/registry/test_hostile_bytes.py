@@ -45,6 +45,7 @@ class RawServer:
                     return
                 connection.sendall(self.answer)
                 connection.shutdown(socket.SHUT_WR)
+                connection.settimeout(0.02)  # a client may keep its side open for the next request
                 while connection.recv(65536):
                     pass
 
@@ -79,6 +80,9 @@ ANSWERS = st.binary(max_size=200) | st.builds(
 )
 
 
+# urllib3 leaves the socket of an answer with two different lengths to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @settings(max_examples=80, deadline=None)
 @given(ANSWERS)
 def test_any_answer_raises_only_our_errors(raw: RawServer, answer: bytes) -> None:

@@ -69,7 +69,8 @@ def base_members() -> list[tuple[tarfile.TarInfo, bytes]]:
         file("usr/bin/setuid", b"s" * 100, 0o4755), file("usr/bin/capable", b"c" * 70, 0o755, pax_headers=xattr),
         (member("usr/bin/hard", tarfile.LNKTYPE, linkname="usr/bin/tool"), b""),
         (member("usr/bin/soft", tarfile.SYMTYPE, 0o777, linkname="../bin/tool"), b""),
-        file("usr/share/empty"), file("usr/share/small", b"x" * 64), file("usr/share/large", b"y" * 65, uid=1000, gid=70000),
+        file("usr/share/empty"), file("usr/share/small", b"x" * 64),
+        file("usr/share/large", b"y" * 65, uid=1000, gid=70000),
         file("usr/share/big", os.urandom(64) * (40 << 10)), file("usr/share/" + "lang" * 40 + "ä", b"long name" * 10),
         file("usr/share/time", b"t", pax_headers={"mtime": "1234567890.123456789"}),
         (member("usr/share/null", tarfile.CHRTYPE, 0o666, devmajor=1, devminor=3), b""),
@@ -90,11 +91,15 @@ def make_config(diff_ids: list[str]) -> bytes:
 
 def make_manifest(config: bytes, layers: list[bytes]) -> bytes:
     """`layers` are blobs, gzipped."""
+
+
+    def descriptor(kind: str, blob: bytes) -> dict[str, object]:
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": sha256(blob), "size": len(blob)}
+
     return json.dumps({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": sha256(config), "size": len(config)},
-        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": sha256(blob), "size": len(blob)}
-                   for blob in layers],
+        "config": descriptor("config.v1+json", config),
+        "layers": [descriptor("layer.v1.tar+gzip", blob) for blob in layers],
     }).encode()
 
 
@@ -116,8 +121,8 @@ class Image:
             (path / "blobs/sha256" / sha256(blob)[7:]).write_bytes(blob)
         (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
         (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [{
-            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": self.digest, "size": len(self.manifest),
-            "annotations": {"org.opencontainers.image.ref.name": name}}]}))
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": self.digest,
+            "size": len(self.manifest), "annotations": {"org.opencontainers.image.ref.name": name}}]}))
         return path
 
     def store(self, repo: Repository, tag: str | None = "test") -> OciImages:

@@ -131,14 +131,19 @@ def test_layers_without_an_image_are_named_themselves(repo, two_layers):
 def test_other_things_in_the_way(whole):
     repo, *_ = whole
     path = repo.path
-    with open(f"{path}/streams/file", "w"), open(f"{path}/objects/00/junk" if os.path.isdir(f"{path}/objects/00")
-                                                else f"{path}/objects/{NEW.hex()[:2]}/junk", "w"):
-        pass
+    for foreign in (f"{path}/streams/file", f"{path}/objects/{NEW.hex()[:2]}/junk"):
+        with open(foreign, "w"):
+            pass
     os.symlink("../../gone", f"{path}/streams/refs/oci/dangling")
     os.symlink("../objects/zz/y", f"{path}/images/odd")
     with open(f"{path}/meta.json", "w") as meta:
         meta.write("{}")
-    assert {"entry-not-symlink", "object-invalid-name", "broken-symlink", "metadata-parse-failed"} <= kinds(check(repo))
+    report = check(repo)
+    assert {"entry-not-symlink", "object-invalid-name", "broken-symlink", "metadata-parse-failed"} <= kinds(report)
+    repair(repo, report)
+    assert os.path.exists(f"{path}/streams/file")
+    assert {finding.what for finding in check(repo).findings} == {
+        "streams/file", f"objects/{NEW.hex()[:2]}/junk", "meta.json"}
 
 
 def test_repair_needs_the_repository_alone(whole):

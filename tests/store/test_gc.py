@@ -28,7 +28,8 @@ def filled(tmp_path):
     shared = make_tar(*base_members())
     kept = Image(shared, make_tar(file("usr/share/kept", b"kept" * 100)))
     lost = Image(shared, make_tar(directory("usr/lost"), file("usr/lost/file", b"lost" * 100)))
-    named = Image(make_tar(directory("usr", mtime=1), directory("boot"), directory("sysroot"), file("usr/named", b"named" * 100)))
+    named = Image(make_tar(directory("usr", mtime=1), directory("boot"), directory("sysroot"),
+                           file("usr/named", b"named" * 100)))
     with Repository.init(tmp_path / "r") as repo:
         kept.store(repo, "kept").commit_images(kept.digest)
         lost.store(repo, None).commit_images(lost.digest)
@@ -44,7 +45,7 @@ def state(path):
 
 
 def test_collect(filled):
-    path, kept, lost, named, ids = filled
+    path, kept, lost, _, ids = filled
     with Repository.open(path) as repo:
         before = state(path)
         planned = collect(repo, dry_run=True)
@@ -124,8 +125,8 @@ with Repository.open(sys.argv[1]) as repo:
 """
 
 
-@pytest.mark.parametrize("point", ["gc.before_sync", "images.before_unlink:2", "streams.before_unlink:2", "gc.after_links",
-                                   "objects.before_remove:4", "gc.after_objects"])
+@pytest.mark.parametrize("point", ["gc.before_sync", "images.before_unlink:2", "streams.before_unlink:2",
+                                   "gc.after_links", "objects.before_remove:4", "gc.after_objects"])
 def test_a_crash_during_collection(filled, point):
     path, kept, _, _, ids = filled
     source = str(Path(sys.modules["bootcd"].__path__[0]).parent)

@@ -35,7 +35,8 @@ def many_files() -> bytes:
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)
-@pytest.mark.parametrize("build", [lambda: make_tar(*base_members()), many_files, make_tar], ids=["kinds", "many", "empty"])
+@pytest.mark.parametrize("build", [lambda: make_tar(*base_members()), many_files, make_tar],
+                         ids=["kinds", "many", "empty"])
 def test_a_layer_can_be_put_together_again(tmp_path, algorithm, build):
     tar = build()
     diff_id = sha256(tar)

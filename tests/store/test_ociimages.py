@@ -214,8 +214,8 @@ def test_cfsctl_uses_what_we_wrote(tmp_path, cfsctl, two_layers, algorithm):
     assert two_layers.digest in json.dumps(listed)
     assert "registry.example/os:1" in json.dumps(listed)
     inspected = json.loads(cfsctl(*ctl, "oci", "inspect", "registry.example/os:1"))
-    assert inspected["config"] == json.loads(two_layers.config)
-    assert cfsctl(*ctl, "oci", "inspect", "registry.example/os:1", "--manifest") == two_layers.manifest.decode()
+    assert inspected["config"] == two_layers.config.decode()
+    assert cfsctl(*ctl, "oci", "inspect", "registry.example/os:1", "--manifest") == two_layers.manifest.decode() + "\n"
     assert cfsctl(*ctl, "oci", "compute-id", "registry.example/os:1").strip() == ids.image.hex()
     assert cfsctl(*ctl, "oci", "compute-id", "--bootable", "registry.example/os:1").strip() == ids.boot_image.hex()
     assert cfsctl(*ctl, "oci", "dump", "registry.example/os:1") == dump

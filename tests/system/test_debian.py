@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from kit.images import File, ImageBuilder, Layer, Whiteout
 from kit.push import push
 from kit.registry_server import RegistryServer, available
@@ -98,8 +99,8 @@ class System:
         self.esp = directory / "esp"
 
     def __call__(self, *arguments: str, json_output: bool = True) -> dict[str, object]:
-        command = [sys.executable, "-m", "bootcd.cli", "--sysroot", str(self.sysroot), "--esp", str(self.esp), "--quiet",
-                   *arguments, *(["--json"] if json_output else [])]
+        command = [sys.executable, "-m", "bootcd.cli", "--sysroot", str(self.sysroot), "--esp", str(self.esp),
+                   "--quiet", *arguments, *(["--json"] if json_output else [])]
         done = subprocess.run(command, capture_output=True, text=True, check=False,
                               env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
         assert done.returncode == 0, f"{arguments}: {done.stderr}"

@@ -157,17 +157,6 @@ def menu(entries: list[OurEntry]) -> list[OurEntry]:
     return bls.sort_entries(shown, lambda entry: (entry.name, entry.content))
 
 
-def default_entry(entries: list[OurEntry]) -> OurEntry | None:
-    """Which of ours the boot loader starts, as far as nothing overrides its order."""
-    order = menu(entries)
-    return order[0] if order else None
-
-
-def next_generation(listing: Listing, *known: int) -> int:
-    """A number above every generation on the partition and all `known` ones, for example those in the records."""
-    return max([0, *known, *(entry.generation for entry in listing.ours)]) + 1
-
-
 def machine_id_for(listing: Listing, machine_id: str | None) -> str | None:
     """What a new entry has to carry: the same as the ones before, since the machine-id is compared before the version.
     `machine_id` is taken for the first entry only."""
@@ -203,16 +192,6 @@ def remove_entry(esp: Esp, name: EntryName) -> bool:
     for file_name in current:
         esp.remove(f"{ENTRIES}/{file_name}")
     return bool(current)
-
-
-def bless_entry(esp: Esp, name: EntryName) -> bool:
-    """Drop the counter of an entry: it has booted well. Returns whether anything changed."""
-    for file_name in _current(esp, name):
-        good = f"{name.stem}{bls.SUFFIX}"
-        if file_name != good:
-            esp.rename(f"{ENTRIES}/{file_name}", f"{ENTRIES}/{good}")
-            return True
-    return False
 
 
 def read_config(esp: Esp) -> LoaderConfig:

@@ -117,27 +117,6 @@ def choose_karg(cmdline: str, algorithm: Algorithm) -> ComposefsKarg | None:
     return next((parse_karg(argument) for argument in arguments if argument.startswith(LEGACY_KEY)), None)
 
 
-def carry_over(current: str, before: Iterable[str], after: Iterable[str], composefs: str | None) -> str:
-    """The options of the next deployment from those of the `current` one.
-
-    Arguments that the machine's owner added stay. Of those that the old image asked for (`before`), the ones that the
-    new image (`after`) no longer does are removed, and new ones are added at the end. What names the image becomes
-    `composefs`, which comes first.
-    """
-    old, new = list(before), list(after)
-    dropped = [argument for argument in old if argument not in new]
-    kept = []
-    for argument in split_cmdline(current):
-        if is_composefs(argument):
-            continue
-        if argument in dropped:
-            dropped.remove(argument)
-            continue
-        kept.append(argument)
-    kept.extend(argument for argument in new if argument not in old and argument not in kept)
-    return join_cmdline(([composefs] if composefs else []) + kept)
-
-
 def image_kargs(root: Directory, read_file: Callable[[RegularFile], bytes], architecture: str) -> list[str]:
     """What an image asks for, in the order of its files' names. `architecture` is as Go, Rust or uname call it.
 

@@ -77,7 +77,7 @@ def deployment(info: DeploymentInfo) -> None:
     if info.generation is not None:
         rows.append(("  generation", str(info.generation)))
     if info.health != "untried":
-        rows.append(("  health", info.health))
+        rows.append(("  health", f"{info.health}: {info.health_reason}" if info.health_reason else info.health))
     rows += [("  pin", f"{pin.label or '(no label)'}, since {pin.time}") for pin in info.pins]
     for name, paths in (("both changed", info.etc.both_changed), ("deleted here", info.etc.deleted)):
         if paths:
@@ -86,7 +86,10 @@ def deployment(info: DeploymentInfo) -> None:
     print()
 
 
-def deployments(infos: Iterable[DeploymentInfo]) -> None:
+def deployments(infos: Sequence[DeploymentInfo]) -> None:
+    if not infos:
+        print("No deployments.")
+        return
     rows = [("ID", "GENERATION", "VERSION", "ROLES", "PINS", "IMAGE")]
     rows += [
         (info.id[:12], str(info.generation or "-"), info.version or "-", ",".join(info.roles) or "-",
@@ -125,7 +128,7 @@ def change(result: ChangeResult) -> None:
         etc = result.deployment.etc
         for path in etc.both_changed:
             print(f"  /etc/{printable(path)}: changed here and in the image; the local version was kept")
-    if result.collected is not None and (result.collected.items or result.collected.objects):
+    if result.collected is not None and result.collected.items:
         collected(result.collected)
 
 

@@ -23,18 +23,14 @@ def build_parser() -> argparse.ArgumentParser:
                      "describes.", epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"bootcctl {__version__}",
                         help="show the version and exit")
-    parser.add_argument("--sysroot", metavar="DIR", default="/sysroot",
-                        help="physical root of the installation (default: /sysroot)")
-    parser.add_argument("--esp", metavar="DIR", help="where its EFI system partition is mounted (default: /efi, "
-                        "/boot/efi or /boot, with another --sysroot its efi, boot/efi, boot or esp)")
-    parser.add_argument("--config", metavar="FILE", help="read this file and no other bootcd.toml")
-    parser.add_argument("--quiet", "-q", action="store_true", help="no progress, only results and errors")
-    parser.add_argument("--debug", action="store_true", help="log what is done; show where an error comes from")
+    _everywhere(parser)
+    parser.set_defaults(sysroot="/sysroot", esp=None, config=None, quiet=False, debug=False)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
 
     def verb(name: str, command: str, help: str, to: Any = verbs) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = to.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
         made.set_defaults(command=command)
+        _everywhere(made, hidden=True)
         return made
 
     def group(name: str, help: str) -> Any:
@@ -134,6 +130,21 @@ def build_parser() -> argparse.ArgumentParser:
 
 _IMAGE_HELP = "[docker://]HOST/PATH[:TAG][@DIGEST], oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
 _WHICH = "id, version, label, booted, default, staged or rollback"
+
+
+def _everywhere(parser: argparse.ArgumentParser, *, hidden: bool = False) -> None:
+    """Options that may stand before or after the verb. Only the main help shows them; a verb has no defaults of its
+    own for them, which would undo what stood before it."""
+    for names, kind, help in (
+        (("--sysroot",), {"metavar": "DIR"}, "physical root of the installation (default: /sysroot)"),
+        (("--esp",), {"metavar": "DIR"}, "where its EFI system partition is mounted (default: /efi, /boot/efi or "
+         "/boot, with another --sysroot its efi, boot/efi, boot or esp)"),
+        (("--config",), {"metavar": "FILE"}, "read this file and no other bootcd.toml"),
+        (("--quiet", "-q"), {"action": "store_true"}, "no progress, only results and errors"),
+        (("--debug",), {"action": "store_true"}, "log what is done; show where an error comes from"),
+    ):
+        options: dict[str, Any] = {**kind, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS if hidden else help}
+        parser.add_argument(*names, **options)
 
 
 def _json(parser: argparse.ArgumentParser) -> None:

@@ -165,10 +165,7 @@ def _unchanged(state: _State, one: Inode, other: Inode) -> bool:
 def _changed_inside(state: _State, pristine: Directory, local: Directory) -> bool:
     if not _same_metadata(state, pristine, local) or pristine.entries.keys() != local.entries.keys():
         return True
-    for name, child in local.entries.items():
-        if not _unchanged(state, pristine.entries[name], child):
-            return True
-    return False
+    return any(not _unchanged(state, pristine.entries[name], child) for name, child in local.entries.items())
 
 
 def _same(state: _State, one: Inode, other: Inode) -> bool:

@@ -264,7 +264,7 @@ def plan_collect(facts: Facts, *, keep_previous: int) -> tuple[Plan, list[Remova
     removals: list[Removal] = []
     for record in facts.records.values():
         if record.id not in reasons:
-            why = f"neither booted, default, staged, pinned nor one of the {keep_previous} previous"
+            why = "neither booted, default, staged nor pinned, and older than what [keep] previous keeps"
             steps += _drop(facts, record, why)
             removals.append(Removal("deployment", record.id, why))
     staying = [record for record in facts.records.values() if record.id in reasons]
@@ -282,7 +282,8 @@ def plan_collect(facts: Facts, *, keep_previous: int) -> tuple[Plan, list[Remova
             steps.append(Step(Action.REMOVE_KERNEL, {"name": name}, why))
             removals.append(Removal("kernel", name, why, size))
     ids = {record.id for record in staying}
-    for name in sorted(facts.state - ids):
+    # A state directory without our image name is somebody else's, for example bootc's on an adopted machine.
+    for name in sorted((facts.state & facts.names) - ids):
         steps.append(Step(Action.REMOVE_STATE, {"id": name}, "no deployment has this id"))
         removals.append(Removal("state", name, "no deployment has this id"))
     for name in sorted(facts.names - ids):

@@ -263,9 +263,9 @@ class TempFile:
 def tmpfile(dirfd: int, mode: int = 0o644, *, hide_in: int | None = None) -> TempFile:
     """A new file for reading and writing on the file system of `dirfd`, invisible until `link_tmpfile`.
 
-    Without O_TMPFILE (some overlay, NFS and FUSE file systems) it is `.tmp-object-*` in that directory, or in `hide_in`.
-    It is worth naming the directory where the file will be linked: ext4 places inodes by directory, and is several times
-    slower when all come from one.
+    Without O_TMPFILE (some overlay, NFS and FUSE file systems) it is `.tmp-object-*` in that directory, or in
+    `hide_in`. Name the directory where the file will be linked: ext4 places inodes by directory, and creating all in
+    one takes it several times as long.
     """
     try:
         return TempFile(os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, mode, dir_fd=dirfd))

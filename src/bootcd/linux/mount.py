@@ -8,7 +8,7 @@
 What the kernel must have, and what is done without it:
 
 * EROFS on plain files (6.12), else a loop device that frees itself;
-* layers of overlayfs by descriptor (6.13), else as text through /proc/self/fd, for which the EROFS is attached to a
+* detached mounts as layers of overlayfs (6.15), else text through /proc/self/fd, for which the EROFS is attached to a
   private directory for a moment;
 * data-only layers (6.5) and `verity=require` (6.6): nothing replaces them, so Unsupported is raised.
 """
@@ -226,7 +226,7 @@ def composefs_mount(
         else:
             by_descriptor = None
         try:
-            # Before 6.13 a layer must be a path of a mount namespace.
+            # Before 6.15 a layer must be a path of a mount namespace.
             with tempfile.TemporaryDirectory(prefix=".composefs.") as directory:
                 attach(erofs_fd, directory)
                 try:

@@ -46,7 +46,7 @@ def collect_if_free(session: Session) -> CollectResult | None:
 
 def collect(session: Session, *, dry_run: bool) -> CollectResult:
     """Raises Busy when objects cannot be collected because another process has the repository open."""
-    session.progress.begin("Collecting what nothing needs")
+    session.progress.begin("Looking for what nothing needs" if dry_run else "Collecting what nothing needs")
     facts = session.facts()
     keep_previous = session.config.keep_previous
     what, removed = plan.plan_collect(facts, keep_previous=keep_previous)

@@ -35,7 +35,9 @@ def deployment(facts: Facts, record: Record) -> DeploymentInfo:
         id=record.id, roles=roles(facts, record), image=record.image, version=record.version, title=record.title,
         manifest_digest=record.manifest_digest, created=record.created, staged=record.staged,
         generation=record.generation, pins=tuple(PinInfo(pin.label, pin.time) for pin in record.pins),
-        health="bad" if bad else record.health, boot_type=record.boot_type, boot_digest=record.boot_digest,
+        health="bad" if bad else record.health,
+        health_reason="its boot attempts are used up, or its files are missing" if bad else record.health_reason,
+        boot_type=record.boot_type, boot_digest=record.boot_digest,
         kernel_version=record.kernel_version, options=record.options, verification=record.verification,
         etc=EtcChanges(**{f.name: getattr(record.etc_report, f.name) for f in fields(EtcReport)}),
     )

@@ -22,9 +22,9 @@ from ..store.ociimages import check_tag
 from . import describe
 from .compose import now
 from .machine import Machine
-from .pull import fetch, pull, source_of
+from .pull import examine, pull, source_of
 from .results import ImageInfo, PullResult, PullStats
-from .session import change, look
+from .session import store
 
 _PIECE = 1 << 20
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -36,30 +36,31 @@ def image_pull(machine: Machine, image: str, *, name: str, bootable: bool) -> Pu
     reference = ImageReference.parse(image)
     tag = name or str(reference)
     _check_name(tag)
-    with change(machine) as session, source_of(reference, machine.config) as source:
-        offer = fetch(session.repository, source, Platform.current())
-        stats = pull(session.repository, source, offer, tag=tag, max_layer_size=machine.config.pull_max_layer_size,
+    with store(machine) as session, source_of(reference, machine.config) as source:
+        offer = examine(session.repository, source, source.manifest(Platform.current()))
+        stats = pull(session.repository, source, offer, max_layer_size=machine.config.pull_max_layer_size,
                      progress=session.progress)
         session.progress.begin("Composing the image")
         session.images.commit_images(offer.fetched.digest, boot=bootable)
+        session.images.tag(offer.fetched.digest, tag)
         return PullResult(describe.image(session.images.inspect(tag), tag), stats)
 
 
 def image_list(machine: Machine) -> tuple[ImageInfo, ...]:
     """Every name, those of deployments included."""
-    with look(machine) as session:
+    with store(machine, write=False) as session:
         return tuple(describe.image(stored, tag) for stored in session.images.list() for tag in stored.tags)
 
 
 def image_inspect(machine: Machine, name: str) -> ImageInfo:
     """One image."""
-    with look(machine) as session:
+    with store(machine, write=False) as session:
         return describe.image(session.images.inspect(name), name)
 
 
 def image_mount(machine: Machine, name: str, directory: str, *, bootable: bool) -> None:
     """Mount the EROFS image of an OCI image, with the objects below it, read-only."""
-    with look(machine) as session:
+    with store(machine, write=False) as session:
         ids = session.images.inspect(name).images
         digest = ids.boot_image if bootable else ids.image
         if digest is None:
@@ -75,7 +76,7 @@ def image_mount(machine: Machine, name: str, directory: str, *, bootable: bool) 
 def image_import_tar(machine: Machine, tar: str, name: str) -> PullResult:
     """Make an OCI image of one layer from a tar file, plain or compressed."""
     _check_name(name)
-    with change(machine) as session, contextlib.ExitStack() as stack:
+    with store(machine) as session, contextlib.ExitStack() as stack:
         if tar == "-":
             stream: BinaryIO = sys.stdin.buffer
         else:
@@ -96,8 +97,9 @@ def image_import_tar(machine: Machine, tar: str, name: str) -> PullResult:
             "config": {"mediaType": oci.CONFIG, "digest": config_digest, "size": len(config)},
             "layers": [{"mediaType": _LAYER, "digest": diff_id, "size": hashed.size}],
         })
-        digest = images.put_manifest(manifest, name)
+        digest = images.put_manifest(manifest)
         images.commit_images(digest, boot=False)
+        images.tag(digest, name)
         return PullResult(describe.image(images.inspect(name), name), PullStats(
             layers=1, layers_fetched=1, downloaded=hashed.size, objects_written=stats.objects_written,
             object_bytes_written=stats.bytes_written, objects_reused=stats.objects_reused,
@@ -109,7 +111,7 @@ def image_remove(machine: Machine, name: str) -> None:
     """Take a name away. Raises Refused for the names by which deployments are kept, ImageNotFound."""
     if name.startswith(TAG_PREFIX):
         raise Refused(f"'{name}' belongs to a deployment", advice="It goes with the deployment.")
-    with change(machine) as session:
+    with store(machine) as session:
         if not session.images.untag(name):
             raise ImageNotFound(f"the repository has no image '{name}'")
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
-from ..errors import RootFull
+from ..errors import FormatError, NoMatchingPlatform, RootFull
 from ..formats import oci
 from ..linux import files
 from ..model import ImageReference, Platform, Progress
@@ -20,6 +20,8 @@ from ..store.layers import LayerStats, has_layer, import_layer
 from ..store.ociimages import OciImages
 from ..store.repository import Repository
 from .results import PullStats
+
+_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,12 @@ def source_of(reference: ImageReference, config: Config) -> Iterator[Source]:
 
 
 def examine(repository: Repository, source: Source, fetched: FetchedManifest) -> Offer:
-    """Fetch the config and see which layers are missing."""
+    """Fetch the config and see which layers are missing. Raises NoMatchingPlatform when the image is not for us."""
     config_data = read_blob(source, fetched.manifest.config, oci.MAX_DOCUMENT)
     config = oci.Config.parse(config_data)
+    own = Platform.current()
+    if (config.os, config.architecture) != (own.os, own.architecture):
+        raise NoMatchingPlatform(f"{source.reference}: the image is for {config.platform}, this machine is {own}")
     layers = fetched.manifest.check_image(config)
     missing: dict[str, oci.Descriptor] = {}
     for descriptor, diff_id in layers:
@@ -78,16 +83,12 @@ def examine(repository: Repository, source: Source, fetched: FetchedManifest) ->
                  tuple((descriptor, diff_id) for diff_id, descriptor in missing.items()))
 
 
-def fetch(repository: Repository, source: Source, platform: Platform) -> Offer:
-    """Ask the source for its manifest and examine it."""
-    return examine(repository, source, source.manifest(platform))
-
-
 def pull(
-    repository: Repository, source: Source, offer: Offer, *, tag: str, max_layer_size: int, progress: Progress
+    repository: Repository, source: Source, offer: Offer, *, max_layer_size: int, progress: Progress
 ) -> PullStats:
-    """Import what is missing and tag the manifest. A layer is visible when it is complete and durable, so whatever
-    breaks off here costs at most one layer.
+    """Import what is missing, then config and manifest. A layer is visible when it is complete and durable, so
+    whatever breaks off here costs at most one layer. The caller names the image once it is of use; until then the next
+    collection may take it.
 
     Raises RootFull before the download when the missing layers cannot fit, and what reading the source raises.
     """
@@ -99,11 +100,16 @@ def pull(
         reader = LayerReader(source, descriptor, diff_id, max_size=max_layer_size, progress=progress)
         try:
             stats.add(import_layer(repository, diff_id, reader.read))
+        except FormatError:
+            # What came down the line wrong rarely makes sense as a tar either. The end of the blob tells which it is.
+            while reader.read(_PIECE):
+                pass
+            raise
         finally:
             reader.close()
     images = OciImages(repository)
     images.put_config(offer.config_data)
-    images.put_manifest(offer.fetched.data, tag)
+    images.put_manifest(offer.fetched.data)
     return PullStats(
         layers=len(offer.layers), layers_fetched=len(offer.missing), downloaded=offer.download_size,
         reused=offer.reused_size, objects_written=stats.objects_written, object_bytes_written=stats.bytes_written,

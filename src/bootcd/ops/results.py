@@ -42,6 +42,7 @@ class DeploymentInfo:
     generation: int | None
     pins: tuple[PinInfo, ...]
     health: str
+    health_reason: str
     boot_type: str
     boot_digest: str
     kernel_version: str

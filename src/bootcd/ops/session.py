@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
 
 from ..boot import entries, kernels
 from ..boot.esp import Esp
@@ -24,15 +25,22 @@ from .machine import Machine, boot_order
 class Session:
     """An open installation."""
 
-    def __init__(self, machine: Machine, repository: Repository, esp: Esp) -> None:
+    def __init__(self, machine: Machine, repository: Repository) -> None:
         self.machine = machine
         self.repository = repository
-        self.esp = esp
         self.images = OciImages(repository)
         self.records = Records(machine.sysroot.records)
-        self.executor = Executor(machine.sysroot, repository, esp)
         self.completed: Plan | None = None
         """What had been cut off earlier and was finished when this session began."""
+
+    @cached_property
+    def esp(self) -> Esp:
+        """The boot partition; looked for when it is first needed, since images can be handled without one."""
+        return self.machine.esp()
+
+    @cached_property
+    def executor(self) -> Executor:
+        return Executor(self.machine.sysroot, self.repository, self.esp)
 
     @property
     def config(self) -> Config:
@@ -78,9 +86,8 @@ def change(machine: Machine, *, freeing: bool = False) -> Iterator[Session]:
     Repository.open(machine.sysroot.repository).close()
     with machine.lock(), Repository.open(machine.sysroot.repository) as repository:
         repository.require_writable()
-        esp = machine.esp()
-        esp.check_writable()
-        session = Session(machine, repository, esp)
+        session = Session(machine, repository)
+        session.esp.check_writable()
         try:
             session.completed = session.executor.recover()
         except NoSpace as error:
@@ -96,4 +103,13 @@ def change(machine: Machine, *, freeing: bool = False) -> Iterator[Session]:
 def look(machine: Machine) -> Iterator[Session]:
     """Open the installation for reading; needs no lock."""
     with Repository.open(machine.sysroot.repository) as repository:
-        yield Session(machine, repository, machine.esp())
+        yield Session(machine, repository)
+
+
+@contextmanager
+def store(machine: Machine, *, write: bool = True) -> Iterator[Session]:
+    """Open only the repository, for what has nothing to do with deployments."""
+    with machine.lock() if write else nullcontext(), Repository.open(machine.sysroot.repository) as repository:
+        if write:
+            repository.require_writable()
+        yield Session(machine, repository)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+
 from ..boot import entries, kernels
 from ..boot.loader import read_variables
 from ..deploy.journal import Journal
@@ -66,6 +68,7 @@ def _chain(machine: Machine, facts: Facts, warnings: list[str]) -> ChainInfo | N
                        if not repository.images.has(bytes.fromhex(record.id))]
             warnings += [f"deployment {record.short_id} cannot boot: its image is missing" for record in missing]
             secure = repository.secure
+            measured = secure and current is not None and _is_measured(repository, current)
     except BootcdError as error:
         warnings.append(str(error))
         return None
@@ -73,5 +76,14 @@ def _chain(machine: Machine, facts: Facts, warnings: list[str]) -> ChainInfo | N
         secure_boot=read_variables().secure_boot if facts.booted is not None else None,
         sealed=current is not None and current.boot_type == "uki",
         repository_verity=secure,
-        image_verity=secure and current is not None and current not in missing,
+        image_verity=measured,
     )
+
+
+def _is_measured(repository: Repository, record: Record) -> bool:
+    """Whether the kernel guards the image of a deployment: it tells the digest that it enforces."""
+    try:
+        os.close(repository.images.open(bytes.fromhex(record.id)))
+    except BootcdError:
+        return False
+    return True

@@ -165,10 +165,9 @@ def _deploy(
     machine_kargs: tuple[str, ...], *, download_only: bool, first: bool = False,
 ) -> ChangeResult:
     """Pull, compose, stage, and go on as far as the situation allows."""
-    machine = session.machine
     offer = examine(session.repository, source, fetched)
-    stats = pull(session.repository, source, offer, tag=TAG_PREFIX + fetched.digest,
-                 max_layer_size=machine.config.pull_max_layer_size, progress=session.progress)
+    stats = pull(session.repository, source, offer, max_layer_size=session.config.pull_max_layer_size,
+                 progress=session.progress)
     composed = compose.compose(session, reference, offer, machine_kargs=machine_kargs, install_loader=first)
     known = facts.records.get(composed.record.id)
     record = replace(composed.record, pins=known.pins if known is not None else (), locked=download_only)
@@ -204,8 +203,8 @@ def _again(session: Session, facts: Facts, record: Record, known: Record, stats:
 def _activate(session: Session, facts: Facts, staged: Record, stats: PullStats | None) -> ChangeResult:
     if facts.booted is not None:
         session.records.save(replace(staged, locked=False))
-        return ChangeResult("staged", f"Deployment {staged.short_id} is staged and becomes the default at shutdown.",
-                            describe.deployment(facts, staged), stats)
+        return ChangeResult("staged", f"Deployment {staged.short_id} is staged; 'bootcctl finalize', which belongs "
+                            "to shutdown, makes it the default.", describe.deployment(facts, staged), stats)
     return _finalize(session, facts, stats)
 
 

@@ -281,6 +281,8 @@ class Http:
                     f"{what}: the certificate of {host_of(url)} is not trusted: {reason.verify_message}"
                 ) from None
             raise NotTls(_reason(error)) from None
+        except requests.exceptions.InvalidHeader:
+            raise SourceUnreachable(f"{what}: the headers of the answer make no sense") from None
         except ValueError:  # InvalidURL, InvalidSchema and UnicodeError are such
             raise SourceUnreachable(f"{what}: the address that was given makes no sense") from None
         except _BROKEN as error:

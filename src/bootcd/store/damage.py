@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What depends on what in a repository, to tell which images a damaged object takes along.
 
-Every name is a node: `streams/<name>` and `images/<hex>`. A node is *hurt* when its own object or one that it is made of
-is missing or damaged, and *unreadable* when nothing can be made of it at all. A stream needs the nodes of its named refs.
+Every name is a node: `streams/<name>` and `images/<hex>`. A node is *hurt* when its own object or one that it is made
+of is missing or damaged, and *unreadable* when nothing can be made of it at all. A stream needs the nodes of its named
+refs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ class _Node:
 
 
 class Damage:
-    """The names of a repository, judged with `bad` being the objects whose content is wrong."""
+    """The names of a repository, judged with `bad` being the objects whose content is wrong. What is no link at all was
+    put there by somebody else and is left alone."""
 
     def __init__(self, repo: Repository, bad: set[bytes]) -> None:
         self._repo = repo
@@ -79,6 +81,8 @@ class Damage:
 
     def _stream(self, name: str) -> _Node:
         node = _Node()
+        if not self._repo.streams.links.is_link(name):
+            return node
         try:
             digest = self._repo.streams.links.target(name)
             if digest is None or self._is_bad(digest):
@@ -94,6 +98,8 @@ class Damage:
         return node
 
     def _image(self, name: str) -> _Node:
+        if not self._repo.images.links.is_link(name):
+            return _Node()
         try:
             digest = self._repo.images.links.target(name)
             if digest is None or digest.hex() != name or self._is_bad(digest):

@@ -2,13 +2,14 @@
 """Is everything in the repository what its name says, and is everything there that something refers to?
 
 `check` reads and reports, under the shared lock. Kinds of findings are those of cfsctl, and three for OCI documents
-(`oci-…`). `repair` takes away what is damaged and nothing that is sound: objects with the wrong digest, names of streams
-and images that cannot be read, names of layers of which a part is missing (so that a pull fetches them again), and refs
-that lead nowhere. It returns what must be pulled again to be whole. Spec 3.9.
+(`oci-…`). `repair` takes away what is damaged and nothing that is sound: objects with the wrong digest, names of
+streams and images that cannot be read, names of layers of which a part is missing (so that a pull fetches them again),
+and refs that lead nowhere. It returns what must be pulled again to be whole. Spec 3.9.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -89,8 +90,10 @@ def repair(repo: Repository, report: FsckReport) -> list[str]:
         for digest in sorted(bad):
             repo.objects.remove(digest)
         for links in (repo.streams.links, repo.images.links):
-            for ref in links.broken()[1]:
-                links.unref(ref)
+            names = set(links.names())
+            with contextlib.suppress(RepositoryDamaged):  # what is no symlink stays, and stays in the report
+                for ref in [ref for ref, name in links.refs().items() if name not in names]:
+                    links.unref(ref)
         repo.sync()
         files.step("fsck.after_repair")
     return result
@@ -115,7 +118,7 @@ def _check_objects(repo: Repository, report: FsckReport, metadata_only: bool, pr
     report.objects = len(digests)
     if metadata_only:
         return
-    progress.begin("objects", sum(map(repo.objects.size, digests)))
+    progress.begin("Checking objects", sum(map(repo.objects.size, digests)))
     pairs = [digests[start : start + _WINDOW] for start in range(0, len(digests), _WINDOW)]
 
     def look(batch: list[bytes]) -> list[tuple[bytes, str, str]]:

@@ -125,7 +125,7 @@ def _collect(repo: Repository, live: set[bytes], *, dry_run: bool) -> GcResult:
                                (repo.streams.links, result.stream_names, broken_streams)):
         for ref in refs:
             links.unref(ref)
-        for name in names:
+        for name in reversed(names):  # manifests before the layers that they need
             links.unlink(name)
         links.remove_leftovers(LEFTOVER_AGE)
     files.step("gc.after_links")

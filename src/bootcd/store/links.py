@@ -47,6 +47,13 @@ class Links:
         text = self._readlink(f"{self.kind}/{name}")
         return None if text is None else parse_object_path(text, self._repo.algorithm.digest_size)
 
+    def is_link(self, name: str) -> bool:
+        """Whether there is a symlink of that name, wherever it leads."""
+        try:
+            return stat.S_ISLNK(os.lstat(f"{self.kind}/{name}", dir_fd=self._repo.fd).st_mode)
+        except OSError:
+            return False
+
     def names(self) -> list[str]:
         """All names, sorted."""
         return sorted(name for name in self._list(self.kind) if name != "refs" and not name.startswith(_HIDDEN))

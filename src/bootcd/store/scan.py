@@ -185,4 +185,5 @@ def _check_same(fd: int, before: os.stat_result, path: bytes) -> None:
 
 
 def _changed(path: bytes) -> BootcdError:
-    return BootcdError(f"{os.fsdecode(path)} changed while it was read", advice="Stop what writes there, then try again.")
+    return BootcdError(f"{os.fsdecode(path)} changed while it was read",
+                       advice="Stop what writes there, then try again.")
