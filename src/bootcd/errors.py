@@ -18,7 +18,7 @@ exit status, so that a script can test for "no space" without knowing which file
     ├── NoSpace                8   RootFull, EspFull
     ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge
     ├── RepositoryError       10   RepositoryTooNew, RepositoryConflict, RepositoryDamaged
-    ├── Refused               11   NothingStaged, NoRollback, DeploymentInUse, TargetInUse
+    ├── Refused               11   NothingStaged, NoRollback, TargetInUse
     ├── AccessError           12   ReadOnly, PermissionDenied
     ├── Unsupported           13   the kernel or file system lacks what is needed
     ├── EtcConflict           14   /etc cannot be merged without a decision
@@ -236,10 +236,6 @@ class NoRollback(Refused, advice="'bootcctl list' shows the deployments."):
     """There is no deployment to go back to."""
 
 
-class DeploymentInUse(Refused):
-    """The deployment is booted or otherwise needed."""
-
-
 class TargetInUse(Refused):
     """The target of an installation is not empty or already installed."""
 
@@ -269,8 +265,8 @@ class Interrupted(BootcdError, status=130):
 
 
 def all_errors() -> list[type[BootcdError]]:
-    """Every error class, base first, in the order of definition."""
+    """Every error class of this module, base first, in the order of definition."""
     found: list[type[BootcdError]] = [BootcdError]
     for cls in found:
-        found.extend(cls.__subclasses__())
+        found.extend(sub for sub in cls.__subclasses__() if sub.__module__ == __name__)
     return found

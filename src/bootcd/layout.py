@@ -6,7 +6,7 @@
     <sysroot>/state/deploy/<id>/var           link to the shared /var
     <sysroot>/state/deploy/<id>/<id>.origin   what bootc reads
     <sysroot>/state/os/default/var            /var of all deployments
-    <sysroot>/state/bootcd/deployments/<id>.json, journal/, rejected.json, last-result.json, lock
+    <sysroot>/state/bootcd/deployments/<id>.json, journal/, rejected.json, lock
 """
 
 from __future__ import annotations
@@ -54,9 +54,6 @@ class Sysroot:
     def rejected(self) -> Path:
         return self.own_state / "rejected.json"
 
-    @property
-    def last_result(self) -> Path:
-        return self.own_state / "last-result.json"
 
     @property
     def lock(self) -> Path:

@@ -21,7 +21,7 @@ from bootcd.boot.kernels import (
 )
 from bootcd.errors import BootEntryError, EspFull, ObjectMismatch, PeError
 from bootcd.formats.pe import Pe
-from formats.pefiles import make_pe
+from kit.pefiles import make_pe
 
 VMLINUZ, INITRD = b"kernel " * 5000, b"initrd " * 9000
 DIGEST = boot_digest([VMLINUZ], [INITRD])
@@ -34,7 +34,7 @@ def test_a_pair_is_copied_once(esp: Esp) -> None:
     assert install_kernel(esp, DIGEST, vmlinuz, initrd) == 0
     assert b"".join(esp.chunks(f"EFI/bootcd/{DIGEST}/vmlinuz")) == VMLINUZ
     assert kernels.verify_kernel(esp, DIGEST)
-    assert kernels.kernel_sizes(esp) == {DIGEST: len(VMLINUZ) + len(INITRD)}
+    assert [kernel.size for kernel in kernels.list_kernels(esp).kernels] == [len(VMLINUZ) + len(INITRD)]
 
 
 def test_a_half_copied_pair_is_completed(esp: Esp) -> None:

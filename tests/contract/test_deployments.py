@@ -5,22 +5,27 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 
 import pytest
 
 from bootcd.errors import (
     DeploymentNotFound,
     EtcConflict,
+    NoMatchingPlatform,
     NoRollback,
     NotBootable,
     NothingStaged,
     Refused,
     RepositoryNotFound,
+    SealMismatch,
     TargetInUse,
 )
+from bootcd.model import Platform
 from contract.conftest import World
-from kit.images import Dir, File, Layer
+from kit.images import Dir, Entry, File, ImageBuilder, Layer
 from kit.os_images import base_layer, os_image
+from kit.pefiles import make_pe
 
 
 def test_installation_makes_the_first_generation(world: World) -> None:
@@ -402,3 +407,62 @@ def test_bad_entries_are_passed_over(world: World) -> None:
     assert deployments[1].health == "bad"
     with pytest.raises(NoRollback):
         world.host.rollback()
+
+
+def sealed(version: str, digest: str, extra: Iterable[Entry] = ()) -> ImageBuilder:
+    """An image whose UKI carries a digest on its command line."""
+    uki = make_pe({".linux": b"kernel", ".initrd": b"initrd",
+                   ".cmdline": f"composefs.digest=?v1-sha512-12:{digest} quiet".encode()})
+    return os_image(version, [Dir("boot/EFI"), Dir("boot/EFI/Linux"), File("boot/EFI/Linux/os.efi", uki),
+                              Dir("boot/EFI/Linux/os.efi.extra.d"),
+                              File("boot/EFI/Linux/os.efi.extra.d/debug.addon.efi", b"MZ addon"), *extra])
+
+
+def test_a_uki_is_taken_if_it_carries_the_digest_of_its_image(world: World) -> None:
+    world.install(os_image("0.9"))
+    world.publish(sealed("1.0", "0" * 128))
+    with pytest.raises(SealMismatch, match=r"os\.efi names 000000000000"):
+        world.host.upgrade()
+
+    # The digest does not depend on the UKI, since /boot is empty in the image that is booted.
+    digest = world.host.image_pull(world.image, name="probe", bootable=True).image.boot_id
+    deployment = world.upgrade(sealed("1.0", digest))
+
+    assert (deployment.id, deployment.boot_type) == (digest, "uki")
+    assert (world.esp / f"EFI/bootcd/{digest}.efi").read_bytes().startswith(b"MZ")
+    assert (world.esp / f"EFI/bootcd/{digest}.efi.extra.d/debug.addon.efi").exists()
+    entry = (world.esp / "loader/entries" / world.entries()[-1]).read_text()
+    assert f"/EFI/bootcd/{digest}.efi" in entry
+    assert "options" not in entry
+    assert world.host.status().chain.sealed is True  # type: ignore[union-attr]
+
+
+def test_a_damaged_kernel_is_found_and_copied_again(world: World) -> None:
+    deployment = world.install(os_image("1.0"))
+    kernel = world.esp / f"EFI/bootcd/{deployment.boot_digest}/vmlinuz"
+    kernel.write_bytes(b"kernel two")
+
+    found = world.host.fsck()
+    assert not found.ok
+    assert [(item.kind, item.what) for item in found.findings] == [("kernel-damaged", deployment.boot_digest)]
+
+    assert world.host.fsck(repair=True).ok
+    assert kernel.read_bytes() == b"kernel one"
+    assert world.host.fsck().ok
+
+
+def test_state_of_others_is_left_alone(world: World) -> None:
+    world.install(os_image("1.0"))
+    foreign = world.sysroot / "state/deploy" / ("ab" * 64) / "etc"
+    foreign.mkdir(parents=True)
+    world.upgrade(os_image("1.1"))
+    world.host.cleanup()
+    assert foreign.exists()
+
+
+def test_an_image_for_another_machine_is_refused(world: World) -> None:
+    world.install(os_image("1.0"))
+    other = ImageBuilder(os_image("1.1").layers, platform=Platform("linux", "s390x"))
+    world.publish(other)
+    with pytest.raises(NoMatchingPlatform, match="s390x"):
+        world.host.upgrade()

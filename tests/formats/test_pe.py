@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from bootcd.errors import PeError
 from bootcd.formats.pe import Pe
-from formats.pefiles import make_pe
+from kit.pefiles import make_pe
 
 STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 SECTIONS = {".linux": b"kernel" * 200, ".initrd": b"initrd", ".cmdline": b"quiet\0", ".osrel": b"ID=debian\n"}

@@ -53,6 +53,15 @@ def kernel_package(flavour: str = "cloud") -> str:
     raise DebianError(f"apt knows no package {meta}")
 
 
+def mirror() -> str:
+    """The address of the Debian mirror that this machine's apt uses. Raises DebianError."""
+    targets = _run(["apt-get", "indextargets", "--format", "$(SITE) $(ORIGIN)", "Created-By: Packages"])
+    sites = [line.split()[0] for line in targets.splitlines() if line.endswith(" Debian") and "security" not in line]
+    if not sites:
+        raise DebianError("apt knows no Debian mirror: run 'apt-get update'")
+    return sites[0]
+
+
 def fetch(names: Sequence[str]) -> dict[str, Path]:
     """The .deb files of these packages by name, downloaded if they are not in the cache. Raises DebianError."""
     found = {name: CACHE / f"{name}.deb" for name in names}

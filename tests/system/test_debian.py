@@ -21,6 +21,7 @@ from pathlib import Path
 
 import pytest
 
+from kit.debian import DebianError, mirror
 from kit.images import File, ImageBuilder, Layer, Whiteout
 from kit.push import push
 from kit.registry_server import RegistryServer, available
@@ -47,19 +48,13 @@ mkdir -p "$1/sysroot"
 """
 
 
-def mirror() -> str:
-    """The Debian mirror that this machine's apt uses."""
-    targets = subprocess.run(["apt-get", "indextargets", "--format", "$(SITE) $(ORIGIN)", "Created-By: Packages"],
-                             capture_output=True, text=True, check=True).stdout
-    sites = [line.split()[0] for line in targets.splitlines() if line.endswith(" Debian") and "security" not in line]
-    if not sites:
-        pytest.skip("apt knows no Debian mirror: run 'apt-get update'")
-    return sites[0]
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Layer:
     """The whole system as one layer."""
+    try:
+        source = mirror()
+    except DebianError as error:
+        pytest.skip(str(error))
     directory = tmp_path_factory.mktemp("debian")
     script = directory / "customize"
     script.write_text("#!/bin/sh\n" + CUSTOMIZE)
@@ -67,7 +62,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Layer:
     target = directory / "root.tar"
     subprocess.run(
         ["mmdebstrap", "--quiet", "--variant=important", f"--include={','.join(PACKAGES)}",
-         f"--customize-hook={script} \"$1\"", "--format=tar", SUITE, str(target), mirror()],
+         f"--customize-hook={script} \"$1\"", "--format=tar", SUITE, str(target), source],
         check=True, stdin=subprocess.DEVNULL,
     )
     return Layer(tar=target.read_bytes(), compression="zstd")

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import BootEntryError, ConfigError
@@ -72,10 +72,6 @@ def karg_for(digest: bytes, version: int, algorithm: Algorithm, secure: bool) ->
 def split_cmdline(cmdline: str) -> list[str]:
     """The arguments of a kernel command line, quotes kept."""
     return _TOKEN.findall(cmdline)
-
-
-def join_cmdline(arguments: Iterable[str]) -> str:
-    return " ".join(arguments)
 
 
 def is_composefs(argument: str) -> bool:

@@ -172,11 +172,6 @@ def list_kernels(esp: Esp) -> KernelListing:
     return KernelListing(kernels, stray)
 
 
-def kernel_sizes(esp: Esp) -> dict[str, int]:
-    """Bytes of each kernel and UKI, by its name in `EFI/bootcd`."""
-    return {kernel.name: kernel.size for kernel in list_kernels(esp).kernels}
-
-
 def remove_kernel(esp: Esp, name: str) -> int:
     """Remove a kernel or a UKI with its addons, by its name in `EFI/bootcd`; returns the bytes freed.
 

@@ -17,8 +17,9 @@ from dataclasses import replace
 from ..boot import entries, kernels
 from ..boot.esp import Esp
 from ..boot.loader import read_variables
-from ..errors import BootcdError, DeploymentNotFound, NoSpace
+from ..errors import BootcdError, DeploymentNotFound, NoSpace, ObjectMismatch
 from ..formats.bls import EntryName
+from ..formats.fsverity import Hasher
 from ..layout import IMAGE_REF_PREFIX, TAG_PREFIX, Sysroot
 from ..linux import files
 from ..store.ociimages import OciImages
@@ -128,12 +129,18 @@ class Executor:
             return lambda: iter((bytes.fromhex(inline),))
 
         def chunks() -> Iterator[bytes]:
-            descriptor = self._repository.objects.open(bytes.fromhex(source))
+            digest = bytes.fromhex(source)
+            hasher = Hasher(self._repository.algorithm)
+            descriptor = self._repository.objects.open(digest)
             try:
                 while data := os.read(descriptor, _CHUNK):
+                    hasher.update(data)
                     yield data
             finally:
                 os.close(descriptor)
+            # Without fs-verity nobody else would notice. The file on the ESP has no name yet.
+            if hasher.digest() != digest:
+                raise ObjectMismatch(f"object {source} has other content than its name says")
 
         return chunks
 

@@ -14,7 +14,7 @@ import os
 import struct
 from typing import Protocol
 
-from ..errors import BootcdError, IntegrityError, Unsupported
+from ..errors import Busy, IntegrityError, Unsupported
 from . import files
 
 FS_IOC_ENABLE_VERITY = 0x40806685
@@ -31,13 +31,16 @@ class HashAlgorithm(Protocol):
     """What this module needs to know of `formats.fsverity.Algorithm`."""
 
     @property
+    def label(self) -> str: ...
+
+    @property
     def kernel_id(self) -> int: ...
 
     @property
     def digest_size(self) -> int: ...
 
 
-class FileBusy(BootcdError):
+class FileBusy(Busy):
     """Somebody, perhaps a child that forked elsewhere, has the file open for writing (ETXTBSY)."""
 
 
@@ -55,6 +58,11 @@ def enable(fd: int, algorithm: HashAlgorithm) -> None:
         if error.errno in _UNSUPPORTED:
             raise Unsupported("the file system does not support fs-verity",
                               advice="ext4 and f2fs need the feature 'verity', btrfs has it.") from error
+        if error.errno in (errno.EINVAL, errno.ENOPKG):  # nothing else of what is asked for varies
+            raise Unsupported(
+                f"no fs-verity with {algorithm.label} and blocks of {BLOCK_SIZE} bytes here",
+                advice=f"The kernel needs the hash, the file system blocks of {BLOCK_SIZE} bytes (mkfs.ext4 -b)."
+            ) from error
         if error.errno == errno.ETXTBSY:
             raise FileBusy("cannot enable fs-verity: the file is open for writing") from error
         if error.errno == errno.EKEYREJECTED:

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import datetime
 import getpass
+import mmap
 import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..boot import kargs, kernels
-from ..boot.discover import BootResources, find_boot_resources, os_release
+from ..boot.discover import BootResources, Uki, find_boot_resources, os_release
 from ..boot.loader import install_systemd_boot
 from ..deploy.plan import Kernel
 from ..deploy.records import Record
-from ..errors import NotBootable, SealMismatch
+from ..errors import SealMismatch, UsageError
 from ..formats.pe import Pe
 from ..formats.tree import RegularFile
 from ..model import ImageReference
@@ -35,12 +36,12 @@ class Composed:
 
 def compose(
     session: Session, reference: ImageReference, offer: Offer, *, machine_kargs: tuple[str, ...],
-    install_loader: bool = False,
+    first: bool = False,
 ) -> Composed:
     """Make the images of a pulled manifest, and find out all that its record says.
 
-    With `install_loader` the image's boot loader is copied to the ESP where none is. Raises NotBootable,
-    SealMismatch, LayerConflict.
+    With the `first` one comes the boot loader, where the ESP has none. Raises NotBootable, SealMismatch,
+    LayerConflict, and UsageError for kernel arguments that the first image cannot take.
     """
     session.progress.begin("Composing the image")
     images = session.images
@@ -49,18 +50,16 @@ def compose(
     resources = find_boot_resources(tree)
     release = os_release(tree, images.read_file)
     image_kargs = kargs.image_kargs(tree, images.read_file, platform.machine())
-    if install_loader:
+    if first:
         install_systemd_boot(session.esp, tree, images.read_file)
     ids = images.commit_images(offer.fetched.digest, boot=True, tree=tree)
     assert ids.boot_image is not None
     repository = session.repository
     deployment_id = ids.boot_image.hex()
     karg = kargs.karg_for(ids.boot_image, repository.version, repository.algorithm, repository.secure)
-    if resources.uki is not None:
-        kernel, boot_digest = _uki(session, resources, deployment_id)
-        image_kargs, machine_kargs = [], _no_kargs(machine_kargs)
-    else:
-        kernel, boot_digest = _pair(session, resources)
+    kernel, boot_digest = _kernel(session, resources, deployment_id)
+    if resources.uki is not None and machine_kargs:
+        _sealed_arguments(session, machine_kargs, first)
     record = Record(
         id=deployment_id,
         image=str(reference),
@@ -86,6 +85,19 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def kernel_of_image(session: Session, record: Record) -> Kernel:
+    """What an existing deployment boots from, found in its image again. Raises what reading a damaged image raises."""
+    resources = find_boot_resources(session.images.tree(record.config_digest))
+    return _kernel(session, resources, record.id)[0]
+
+
+def _kernel(session: Session, resources: BootResources, deployment_id: str) -> tuple[Kernel, str]:
+    """What to copy to the ESP, and the boot digest."""
+    if resources.uki is not None:
+        return _uki(session, resources.uki, deployment_id)
+    return _pair(session, resources)
+
+
 def _pair(session: Session, resources: BootResources) -> tuple[Kernel, str]:
     vmlinuz, initrd = resources.vmlinuz, resources.initrd
     assert vmlinuz is not None
@@ -95,10 +107,8 @@ def _pair(session: Session, resources: BootResources) -> tuple[Kernel, str]:
     return Kernel(digest, size, {"vmlinuz": _source(vmlinuz), "initrd": _source(initrd)}), digest
 
 
-def _uki(session: Session, resources: BootResources, deployment_id: str) -> tuple[Kernel, str]:
-    uki = resources.uki
-    assert uki is not None
-    pe = Pe.parse(session.images.read_file(uki.file), uki.name)
+def _uki(session: Session, uki: Uki, deployment_id: str) -> tuple[Kernel, str]:
+    pe = Pe.parse(_mapped(session, uki.file), uki.name)
     named = kernels.uki_digests(pe)
     if not any(karg.digest.hex() == deployment_id for karg in named):
         said = ", ".join(karg.digest.hex()[:12] for karg in named) or "no digest at all"
@@ -106,6 +116,18 @@ def _uki(session: Session, resources: BootResources, deployment_id: str) -> tupl
     contents = {"uki": _source(uki.file), **{name: _source(addon) for name, addon in uki.addons.items()}}
     size = kernels.needed(session.esp, [length for length, _ in contents.values()])
     return Kernel(f"{deployment_id}.efi", size, contents), kernels.uki_boot_digest(pe)
+
+
+def _mapped(session: Session, file: RegularFile) -> memoryview:
+    """The content of a file, which may be hundreds of megabytes, without reading all of it. It is unmapped when nobody
+    holds the view any more."""
+    if file.digest is None:
+        return memoryview(file.inline or b"")
+    descriptor = session.repository.objects.open(file.digest)
+    try:
+        return memoryview(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
+    finally:
+        os.close(descriptor)
 
 
 def _chunks(session: Session, file: RegularFile) -> Iterator[bytes]:
@@ -124,11 +146,12 @@ def _source(file: RegularFile) -> tuple[int, str]:
     return file.size, "inline:" + (file.inline or b"").hex()
 
 
-def _no_kargs(machine_kargs: tuple[str, ...]) -> tuple[str, ...]:
-    if machine_kargs:
-        raise NotBootable("the image boots from a UKI, whose kernel arguments are sealed",
-                          advice="Leave --karg out, or put the arguments into the image as an addon.")
-    return ()
+def _sealed_arguments(session: Session, machine_kargs: tuple[str, ...], first: bool) -> None:
+    what = "the image boots from a UKI, whose kernel arguments are sealed"
+    if first:
+        raise UsageError(what, advice="Leave --karg out, or put the arguments into the image as an addon.")
+    # They stay in the record, for an image with a kernel of its own may follow.
+    session.progress.note(f"{what[0].upper()}{what[1:]}: {' '.join(machine_kargs)} has no effect.")
 
 
 def _user() -> str:

@@ -168,7 +168,7 @@ def _deploy(
     offer = examine(session.repository, source, fetched)
     stats = pull(session.repository, source, offer, max_layer_size=session.config.pull_max_layer_size,
                  progress=session.progress)
-    composed = compose.compose(session, reference, offer, machine_kargs=machine_kargs, install_loader=first)
+    composed = compose.compose(session, reference, offer, machine_kargs=machine_kargs, first=first)
     known = facts.records.get(composed.record.id)
     record = replace(composed.record, pins=known.pins if known is not None else (), locked=download_only)
     current = facts.current

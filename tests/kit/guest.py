@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A virtual machine for what this machine's kernel may lack: Debian's own kernel, everything in memory, one script.
+
+Made by `prepare` once and kept in build/vm, under a name that changes with the recipe:
+
+    qemu/       the emulator with its libraries and firmware; started by its own dynamic loader, nothing is installed
+    vmlinuz     Debian's kernel for clouds: virtual machines need no more
+    root.cpio   Debian with Python and the test dependencies, as an initramfs
+
+The emulator is that of Debian 13. The one of Debian 12, QEMU 7.2, is not used even where it is installed: without KVM it
+crashes guests now and then. There is no KVM in `run` either, so that results are the same everywhere.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kit.debian import DebianError, architecture, mirror
+from kit.small_debian import cpio
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("BOOTCD_VM_CACHE", ROOT / "build" / "vm"))
+
+SUITE = "trixie"
+EMULATOR = ("qemu-system-x86",)
+GUEST = ("python3", "python3-pytest", "python3-hypothesis", "python3-zstandard", "python3-requests", "python3-isal",
+         "e2fsprogs", "dosfstools", "btrfs-progs", "attr", "kmod", "mount", "libssl3t64")
+LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+KERNEL = r"""#!/bin/sh
+# The kernel's files without its package, which would pull in what makes initramfs images.
+set -e
+cd "$1"
+export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"
+package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p')
+apt-get --quiet=2 download --option=APT::Sandbox::User=root "$package"
+dpkg-deb -x linux-image-*.deb .
+rm linux-image-*.deb boot/System.map*
+chroot . depmod "$(ls usr/lib/modules)"
+"""
+
+MEMORY = "2G"
+TAIL = 60
+"""Lines of the console that a failure shows."""
+
+
+class GuestError(Exception):
+    """The virtual machine cannot be made, or did not come to its end."""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What a virtual machine is started from."""
+
+    qemu: Path
+    kernel: Path
+    root: Path
+
+    def command(self) -> list[str]:
+        """The emulator, run by its own dynamic loader with its own libraries."""
+        return [str(self.qemu / "lib64/ld-linux-x86-64.so.2"),
+                "--library-path", str(self.qemu / "usr/lib/x86_64-linux-gnu"),
+                str(self.qemu / "usr/bin/qemu-system-x86_64"),
+                "-L", str(self.qemu / "usr/share/qemu"), "-L", str(self.qemu / "usr/share/seabios")]
+
+
+def why_not() -> str | None:
+    """Why there can be no virtual machine here, or None."""
+    if os.geteuid() != 0:
+        return "bootstrapping needs root"
+    if shutil.which("mmdebstrap") is None:
+        return "mmdebstrap is not installed"
+    try:
+        if architecture() != "amd64":
+            return "the virtual machine is made for amd64"
+        mirror()
+    except DebianError as error:
+        return str(error)
+    return None
+
+
+def prepare() -> Kit:
+    """The kit, from the cache or made anew, which takes two minutes and the network. Raises GuestError."""
+    recipe = hashlib.sha256(repr((SUITE, EMULATOR, GUEST, LEFT_OUT, KERNEL)).encode()).hexdigest()[:12]
+    home = CACHE / recipe
+    if not home.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="making.", dir=CACHE) as name:
+            fresh = Path(name, "kit")
+            fresh.mkdir()
+            _bootstrap(fresh / "qemu.tar", EMULATOR)
+            (fresh / "qemu").mkdir()
+            _call(["tar", "--extract", "--file", fresh / "qemu.tar", "--directory", fresh / "qemu", "--exclude=./dev/*"])
+            (fresh / "qemu.tar").unlink()
+            hook = Path(name, "kernel")
+            hook.write_text(KERNEL)
+            hook.chmod(0o755)
+            _bootstrap(fresh / "root.tar", GUEST, f'--customize-hook={hook} "$1"')
+            _split(fresh / "root.tar", fresh / "root.cpio", fresh / "vmlinuz")
+            (fresh / "root.tar").unlink()
+            fresh.rename(home)
+    return Kit(home / "qemu", home / "vmlinuz", home / "root.cpio")
+
+
+def run(kit: Kit, files: Iterator[tuple[str, int, bytes]], directory: Path, timeout: float) -> str:
+    """Start a machine whose /init is among `files`, wait until it turns itself off, and return what it wrote to
+    /dev/ttyS1. The console is in `directory`/console. Raises GuestError with its last lines."""
+    initrd, console, report = (directory / name for name in ("initrd", "console", "report"))
+    with initrd.open("wb") as out, kit.root.open("rb") as base:
+        shutil.copyfileobj(base, out)
+        out.write(cpio(files))
+    command = [*kit.command(), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY,
+               "-nodefaults", "-display", "none", "-no-reboot", "-kernel", str(kit.kernel), "-initrd", str(initrd),
+               "-append", "console=ttyS0 quiet panic=-1", "-serial", f"file:{console}", "-serial", f"file:{report}"]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise GuestError(f"no end after {timeout:.0f} s; the console's last lines:\n{_tail(console)}") from error
+    finally:
+        initrd.unlink()
+    if done.returncode:
+        raise GuestError(f"the emulator failed: {done.stderr.decode(errors='replace')}\n{_tail(console)}")
+    return report.read_text(errors="replace")
+
+
+def tree(source: Path, target: str) -> Iterator[tuple[str, int, bytes]]:
+    """A file, or a directory with all below it but what Python leaves there, for `run`."""
+    yield target, source.stat().st_mode, source.read_bytes() if source.is_file() else b""
+    if source.is_dir():
+        for path in sorted(source.iterdir()):
+            if not path.name.startswith(".") and path.name != "__pycache__" and path.suffix not in (".so", ".pyc"):
+                yield from tree(path, f"{target}/{path.name}")
+
+
+def _tail(console: Path) -> str:
+    if not console.exists():
+        return "(none)"
+    return "\n".join(console.read_text(errors="replace").splitlines()[-TAIL:])
+
+
+def _bootstrap(target: Path, packages: Sequence[str], *options: str) -> None:
+    _call(["mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(packages)}",
+           '--aptopt=APT::Install-Recommends "false"', *(f"--dpkgopt=path-exclude={name}" for name in LEFT_OUT),
+           *options, "--format=tar", SUITE, target, mirror()])
+
+
+def _call(command: Sequence[str | Path]) -> None:
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode:
+        raise GuestError(f"{command[0]} failed: {done.stderr.decode(errors='replace')}")
+
+
+def _split(tar: Path, root: Path, kernel: Path) -> None:
+    """The kernel out of the tar, the rest into an archive for initramfs."""
+    with tarfile.open(tar) as archive, root.open("wb") as out:
+        batch: list[tuple[str, int, bytes]] = []
+        for member in archive:
+            name = member.name.removeprefix("./").strip("/")
+            if member.issym():
+                entry = (name, stat.S_IFLNK | 0o777, member.linkname.encode())
+            elif member.isdir():
+                entry = (name, stat.S_IFDIR | member.mode, b"")
+            elif member.isfile() or member.islnk():
+                content = archive.extractfile(member)
+                assert content is not None
+                entry = (name, stat.S_IFREG | member.mode, content.read())
+            else:
+                continue
+            if name.startswith("boot/vmlinuz-"):
+                kernel.write_bytes(entry[2])
+            elif name not in ("", "."):
+                batch.append(entry)
+        out.write(cpio(batch))

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bootcd.toml: later files win key by key, and a misspelt key is an error."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bootcd import config
+from bootcd.errors import ConfigError
+
+
+def test_nothing_is_configured(tmp_path: Path) -> None:
+    assert config.load([tmp_path / "missing.toml", tmp_path / "missing.d"]) == config.Config()
+
+
+def test_later_files_win_key_by_key(tmp_path: Path) -> None:
+    (tmp_path / "bootcd.toml").write_text("[keep]\nprevious = 3\n[boot]\ntries = 0\n")
+    drop_ins = tmp_path / "bootcd.toml.d"
+    drop_ins.mkdir()
+    (drop_ins / "20-b.toml").write_text('[keep]\nprevious = 5\n[registry]\ninsecure = ["localhost:5000"]\n')
+    (drop_ins / "10-a.toml").write_text("[keep]\nprevious = 4\n[pull]\nmax-layer-size = 7\n")
+    (drop_ins / "README").write_text("not read")
+    found = config.load([tmp_path / "bootcd.toml", drop_ins])
+    assert found == config.Config(keep_previous=5, boot_tries=0, pull_max_layer_size=7,
+                                  registry_insecure=("localhost:5000",))
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("[keep]\nprevius = 3", "unknown key 'previus'"), ("[kep]\nprevious = 3", "unknown key"), ("previous = 3", "table"),
+    ("[keep]\nprevious = -1", "negative"), ("[keep]\nprevious = true", "integer"), ("[keep]\nprevious = ''", "integer"),
+    ("[registry]\ninsecure = 'x'", "list of strings"), ("[registry]\ninsecure = [1]", "list of strings"),
+    ("[registry]\nca-file = 1", "a string"), ("[keep", "table"), ("a = " + "[" * 5000, "bootcd"),
+])
+def test_mistakes_are_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "bootcd.toml").write_text(text)
+    with pytest.raises(ConfigError, match=said) as caught:
+        config.load([tmp_path / "bootcd.toml"])
+    assert "bootcd.toml" in str(caught.value)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary.toml").write_bytes(b"\xff")
+    (tmp_path / "loop.toml").symlink_to("loop.toml")
+    for name in ("binary.toml", "loop.toml", "binary.toml/below.toml"):
+        with pytest.raises(ConfigError, match=name.split("/")[0]):
+            config.load([tmp_path / name])
+
+
+@given(st.text(max_size=60) | st.from_regex(r"\[(keep|boot|registry)\]\n(previous|tries|insecure) = .{0,10}"))
+@settings(deadline=None)
+def test_any_text_raises_only_our_error(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.toml"
+    path.write_text(text, "utf-8", "surrogatepass")
+    with contextlib.suppress(ConfigError):
+        config.load([path])
