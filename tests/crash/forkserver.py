@@ -3,7 +3,7 @@
 the test runner is there to be forked along.
 
 A request is a JSON object: `arguments`, `directory`, `out` (prefix of the files for what it prints), and optionally
-`action` and `at`: what happens at the `at`-th step, counted from 1.
+`stdin` (a file), `action` and `at`: what happens at the `at`-th step, counted from 1.
 
     crash       the process is gone, as by SIGKILL or a power cut that lost nothing
     interrupt   SIGINT, as by Ctrl-C
@@ -57,7 +57,7 @@ class Observer:
 def child(request: dict[str, Any]) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(request["directory"])
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(os.open(request.get("stdin", os.devnull), os.O_RDONLY), 0)
     for number, suffix in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(request["out"] + suffix, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
     observer = Observer(request.get("action", ""), request.get("at", 0))

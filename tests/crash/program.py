@@ -66,14 +66,19 @@ class Program:
 
     def __call__(self, directory: Path, *arguments: str, action: str = "", at: int = 0) -> Done:
         """Run in `directory`, on its sysroot and esp; see `crash.forkserver` for `action` and `at`."""
+        return self.run(directory, "--sysroot", "sysroot", "--esp", "esp", *arguments, action=action, at=at)
+
+    def run(self, directory: Path, *arguments: str, action: str = "", at: int = 0, stdin: Path | None = None) -> Done:
+        """Run with these arguments and no others."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         request = {"directory": str(directory), "out": str(self._out), "action": action, "at": at,
-                   "arguments": ["--sysroot", "sysroot", "--esp", "esp", *arguments]}
+                   "arguments": arguments, "stdin": str(stdin or os.devnull)}
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         status = int(self._server.stdout.readline())
-        out, err = (Path(f"{self._out}{suffix}").read_text(errors="replace") for suffix in (".out", ".err"))
+        out, err = (Path(f"{self._out}{suffix}").read_bytes().decode(errors="surrogateescape")
+                    for suffix in (".out", ".err"))
         assert "Traceback" not in err, err
         assert status != 98, err
         return Done(status, out, err)

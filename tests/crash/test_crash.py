@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bootcd.errors import NoSpace, Refused
+from bootcd.errors import DeploymentNotFound, NoSpace, Refused
 from bootcd.linux.files import CRASH_STATUS
 from crash.conftest import IMAGE, Worlds
 from crash.invariant import check, look
@@ -43,7 +43,7 @@ SCENARIOS = {
     "rollback-to-pin": Scenario("old", ("rollback", "good")),
     "rollback-with-staged": Scenario("staged", ("rollback",)),
     "pin": Scenario("old", ("pin", "default", "--label", "new")),
-    "unpin": Scenario("old", ("unpin", "good"), frozenset({Refused.exit_status})),
+    "unpin": Scenario("old", ("unpin", "good"), frozenset({DeploymentNotFound.exit_status})),
     "unstage": Scenario("staged", ("unstage",), frozenset({Refused.exit_status})),
     "cleanup": Scenario("cluttered", ("cleanup",)),
     "pull": Scenario("new", ("image", "pull", "oci:layout:beta", "--name", "beta", "--bootable")),
