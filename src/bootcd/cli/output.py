@@ -116,8 +116,9 @@ def check(result: CheckResult) -> None:
 def pull_stats(stats: PullStats) -> None:
     print(f"Layers: {stats.layers_fetched} of {stats.layers} fetched, {size(stats.downloaded)} downloaded, "
           f"{size(stats.reused)} not fetched again.")
-    print(f"Files: {stats.objects_written} new objects with {size(stats.object_bytes_written)}, "
-          f"{stats.objects_reused} with {size(stats.object_bytes_reused)} reused.")
+    reused = f", {stats.objects_reused} with {size(stats.object_bytes_reused)} were here already"
+    print(f"Files: {stats.objects_written} new objects with {size(stats.object_bytes_written)}"
+          f"{reused if stats.objects_reused else ''}.")
 
 
 def change(result: ChangeResult) -> None:

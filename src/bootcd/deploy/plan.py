@@ -12,7 +12,7 @@ Nothing old is removed before the new is durable, except kernels that nothing ne
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -282,16 +282,21 @@ def plan_collect(facts: Facts, *, keep_previous: int) -> tuple[Plan, list[Remova
             steps.append(Step(Action.REMOVE_KERNEL, {"name": name}, why))
             removals.append(Removal("kernel", name, why, size))
     ids = {record.id for record in staying}
+    manifests = {record.manifest_digest for record in staying}
+    going = {name for record in facts.records.values() for name in (record.id, record.manifest_digest)}
+
+    def collect(kind: str, name: str, step: Step) -> None:
+        why = "its deployment goes" if name in going else "it belongs to no deployment"
+        steps.append(replace(step, why=why))
+        removals.append(Removal(kind, name, why))
+
     # A state directory without our image name is somebody else's, for example bootc's on an adopted machine.
     for name in sorted((facts.state & facts.names) - ids):
-        steps.append(Step(Action.REMOVE_STATE, {"id": name}, "no deployment has this id"))
-        removals.append(Removal("state", name, "no deployment has this id"))
+        collect("state", name, Step(Action.REMOVE_STATE, {"id": name}))
     for name in sorted(facts.names - ids):
-        steps.append(Step(Action.RELEASE, {"id": name}))
-        removals.append(Removal("image name", name, "no deployment has this id"))
-    for manifest in sorted(facts.tags - {record.manifest_digest for record in staying}):
-        steps.append(Step(Action.RELEASE, {"manifest": manifest}))
-        removals.append(Removal("tag", manifest, "no deployment was made from it"))
+        collect("image name", name, Step(Action.RELEASE, {"id": name}))
+    for name in sorted(facts.tags - manifests):
+        collect("tag", name, Step(Action.RELEASE, {"manifest": name}))
     return Plan("collect", tuple(steps)), removals
 
 

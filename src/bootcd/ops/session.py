@@ -109,6 +109,7 @@ def look(machine: Machine) -> Iterator[Session]:
 @contextmanager
 def store(machine: Machine, *, write: bool = True) -> Iterator[Session]:
     """Open only the repository, for what has nothing to do with deployments."""
+    Repository.open(machine.sysroot.repository).close()  # before the lock is made, as in `change`
     with machine.lock() if write else nullcontext(), Repository.open(machine.sysroot.repository) as repository:
         if write:
             repository.require_writable()
