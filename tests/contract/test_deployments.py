@@ -224,6 +224,8 @@ def test_download_only_stages_and_upgrade_applies(world: World) -> None:
     assert staged.roles == ("staged",)
     assert len(world.entries()) == 1
     assert world.host.upgrade(download_only=True).outcome == "unchanged"
+    found = world.host.check()
+    assert (found.available, found.staged) == (False, True)
 
     assert world.host.upgrade().outcome == "deployed"
     assert world.versions() == ["1.1", "1.0"]

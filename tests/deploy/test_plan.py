@@ -84,9 +84,11 @@ def test_a_kernel_that_is_there_needs_no_room() -> None:
 
 def test_a_kernel_of_which_only_a_part_is_there_needs_room() -> None:
     same = record("new", boot_digest=NOW.boot_digest)
+    half = facts(NOW, esp_free=489, partial=frozenset({NOW.boot_digest}))
     with pytest.raises(EspFull):
-        plan.plan_stage(facts(NOW, esp_free=0, partial=frozenset({NOW.boot_digest})), same, kernel(same, 500),
-                        merge_from=None)
+        plan.plan_stage(half, same, kernel(same, 500), merge_from=None)
+    enough = facts(NOW, esp_free=490, partial=frozenset({NOW.boot_digest}))
+    assert actions(plan.plan_stage(enough, same, kernel(same, 500), merge_from=None))[0] == "hold"
 
 
 def test_room_is_made_of_what_nothing_needs_first() -> None:

@@ -70,7 +70,7 @@ def test_none() -> None:
     assert b"".join(decompress(pieces(DATA), "none")) == DATA
 
 
-@pytest.mark.parametrize(("compression", "packed"), [("gzip", gzip.compress(DATA)), ("zstd", zstd(DATA))])
+@pytest.mark.parametrize(("compression", "packed"), [("gzip", gzip.compress(DATA, mtime=0)), ("zstd", zstd(DATA))])
 class TestDamage:
     def test_truncated_anywhere(self, compression: str, packed: bytes) -> None:
         for length in [0, 1, 3, 4, 9, 10, 17, 1000, 150_000, len(packed) - 8, len(packed) - 4, len(packed) - 1]:

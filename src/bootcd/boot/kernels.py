@@ -103,6 +103,10 @@ def install_kernel(esp: Esp, digest: str, vmlinuz: Content, initrd: Content) -> 
         return 0
     here = pair_directory(digest)
     new = not esp.names(here)
+    if not new and needed(esp, [vmlinuz.size, initrd.size]) > esp.free():
+        # Half a pair, which nothing can boot from, must not be what keeps the whole one out.
+        esp.remove(here)
+        new = True
     esp.require(needed(esp, [vmlinuz.size, initrd.size]), f"kernel {digest[:12]} with its initrd")
     esp.make_directory(here)
     seen = hashlib.sha256()

@@ -100,6 +100,9 @@ def deployments(infos: Sequence[DeploymentInfo]) -> None:
 
 
 def check(result: CheckResult) -> None:
+    if result.staged:
+        print(f"{result.image} offers version {_printable(result.current_version or 'unknown')}, which is staged already.")
+        return
     if not result.available:
         print(f"No newer image at {printable(result.image)} "
               f"(version {printable(result.current_version or 'unknown')}).")

@@ -131,13 +131,9 @@ class Executor:
         def chunks() -> Iterator[bytes]:
             digest = bytes.fromhex(source)
             hasher = Hasher(self._repository.algorithm)
-            descriptor = self._repository.objects.open(digest)
-            try:
-                while data := os.read(descriptor, _CHUNK):
-                    hasher.update(data)
-                    yield data
-            finally:
-                os.close(descriptor)
+            for data in self._repository.objects.chunks(digest):
+                hasher.update(data)
+                yield data
             # Without fs-verity nobody else would notice. The file on the ESP has no name yet.
             if hasher.digest() != digest:
                 raise ObjectMismatch(f"object {source} has other content than its name says")

@@ -155,6 +155,8 @@ def plan_stage(facts: Facts, record: Record, kernel: Kernel, *, merge_from: str 
     """
     steps: list[Step] = []
     needed = 0 if kernel.name in facts.kernels and kernel.name not in facts.partial else kernel.size
+    if kernel.name in facts.partial:
+        needed -= facts.kernels.get(kernel.name, 0)  # what is there of it makes way for the whole
     if needed > facts.esp_free:
         steps += _make_room(facts, record, needed)
     args = {"id": record.id}

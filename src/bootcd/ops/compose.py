@@ -123,6 +123,8 @@ def _mapped(session: Session, file: RegularFile) -> memoryview:
     holds the view any more."""
     if file.digest is None:
         return memoryview(file.inline or b"")
+    for _ in session.repository.objects.chunks(file.digest):
+        pass  # damage is an error here; in the mapping below it would be a signal that ends the process
     descriptor = session.repository.objects.open(file.digest)
     try:
         return memoryview(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
@@ -135,9 +137,7 @@ def _chunks(session: Session, file: RegularFile) -> Iterator[bytes]:
     if file.digest is None:
         yield file.inline or b""
         return
-    with open(session.repository.objects.open(file.digest), "rb") as stream:
-        while data := stream.read(_CHUNK):
-            yield data
+    yield from session.repository.objects.chunks(file.digest)
 
 
 def _source(file: RegularFile) -> tuple[int, str]:

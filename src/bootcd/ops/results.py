@@ -76,11 +76,13 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """What the source offers. Sizes count only layers that the repository lacks."""
+    """What the source offers. Sizes count only layers that the repository lacks. `staged` says that what it offers is
+    staged already, and therefore not `available`."""
 
     image: str
     available: bool
     manifest_digest: str
+    staged: bool = False
     version: str = ""
     created: str = ""
     current_version: str = ""

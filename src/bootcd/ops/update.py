@@ -69,7 +69,8 @@ def check(machine: Machine) -> CheckResult:
             fetched = source.manifest(Platform.current())
             current = {record.manifest_digest for record in (facts.staged, facts.current) if record is not None}
             if fetched.digest in current:
-                return CheckResult(tracked.image, False, fetched.digest, current_version=tracked.version)
+                staged = facts.staged is not None and facts.staged.manifest_digest == fetched.digest
+                return CheckResult(tracked.image, False, fetched.digest, staged, current_version=tracked.version)
             offer = examine(session.repository, source, fetched)
         rejection = Rejected(machine.sysroot.rejected).load().get(fetched.digest)
         return CheckResult(

@@ -14,6 +14,7 @@ Invariants:
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import threading
@@ -105,11 +106,17 @@ class ObjectStore:
             size = os.fstat(file.fileno()).st_size
             if limit is not None and size > limit:
                 raise RepositoryDamaged(f"object {digest.hex()} has {size} bytes, more than {limit}")
-            with files.translate(f"cannot read object {digest.hex()}"):
+            with self._reading(digest):
                 data = file.read()
         if not self._secure and measure(data, self.algorithm) != digest:
             raise ObjectMismatch(f"object {digest.hex()} has other content than its name says")
         return data
+
+    def chunks(self, digest: bytes) -> Iterator[bytes]:
+        """The content a piece at a time; only in a secure repository is it checked. Raises as `open`."""
+        with open(self.open(digest), "rb", buffering=0) as file, self._reading(digest):
+            while data := file.read(CHUNK):
+                yield data
 
     def all(self) -> Iterator[bytes]:
         """Every digest that has an object, in order. Raises RepositoryDamaged for a name that is none."""
@@ -199,6 +206,16 @@ class ObjectStore:
 
     def _missing(self, digest: bytes) -> RepositoryDamaged:
         return RepositoryDamaged(f"object {digest.hex()} is missing in {self._repo.path}")
+
+    @contextlib.contextmanager
+    def _reading(self, digest: bytes) -> Iterator[None]:
+        """What the kernel says about content that does not fit its fs-verity digest is EIO, at the page that is read."""
+        try:
+            yield
+        except OSError as error:
+            if self._secure and error.errno == errno.EIO:
+                raise ObjectMismatch(f"object {digest.hex()} cannot be read: damaged, or its disk is") from error
+            raise files.error_of(f"cannot read object {digest.hex()}", error) from error
 
     def _open_top(self, *, create: bool = False) -> int:
         if self._top < 0:
