@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,9 @@ from bootcd.ops.host import Host
 from bootcd.ops.results import DeploymentInfo
 from kit.images import ImageBuilder
 
+FAT = os.environ.get("BOOTCD_TEST_FAT")
+"""A directory for boot partitions, elsewhere than everything else; tests/vm has a real FAT file system there."""
+
 
 @dataclass
 class World:
@@ -24,6 +28,7 @@ class World:
 
     directory: Path
     connect: Callable[[World], Host]
+    boot: Path
     config: Config = field(default_factory=Config)
 
     @property
@@ -32,7 +37,7 @@ class World:
 
     @property
     def esp(self) -> Path:
-        return self.directory / "esp"
+        return self.boot / "esp"
 
     @property
     def image(self) -> str:
@@ -79,4 +84,6 @@ def _direct(world: World) -> Host:
 
 @pytest.fixture(params=[pytest.param(_direct, id="direct")])
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return World(tmp_path, request.param)
+    if FAT is None:
+        return World(tmp_path, request.param, tmp_path)
+    return World(tmp_path, request.param, Path(tempfile.mkdtemp(dir=FAT)))

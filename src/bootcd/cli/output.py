@@ -101,7 +101,7 @@ def deployments(infos: Sequence[DeploymentInfo]) -> None:
 
 def check(result: CheckResult) -> None:
     if result.staged:
-        print(f"{result.image} offers version {_printable(result.current_version or 'unknown')}, which is staged already.")
+        print(printable(f"Version {result.current_version or 'unknown'} of {result.image} is staged already."))
         return
     if not result.available:
         print(f"No newer image at {printable(result.image)} "

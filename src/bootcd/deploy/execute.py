@@ -9,7 +9,6 @@ taken back; the journal stays, and `recover` tries the rest once more.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -29,8 +28,6 @@ from .plan import Action, Plan, Step
 from .records import EtcReport, Record, Records, decode
 from .rejected import Rejected, Rejection
 from .state import States
-
-_CHUNK = 1 << 20
 
 
 class Executor:

@@ -23,8 +23,6 @@ from ..model import ImageReference
 from .pull import Offer
 from .session import Session
 
-_CHUNK = 1 << 20
-
 
 @dataclass(frozen=True, slots=True)
 class Composed:
