@@ -13,7 +13,7 @@ SOURCES := pyproject.toml meson.build meson.options $(shell find src man data -t
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow bench lint completions wheel clean setup packages python
+.PHONY: help demo test test-slow test-vm bench lint completions wheel clean setup packages python
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,6 +26,9 @@ test: setup  ## the tests (a few minutes); ARGS='-k etc' are pytest's
 
 test-slow: setup  ## the tests that take long, such as one with a complete Debian system
 	$(BIN)/pytest -m slow $(ARGS)
+
+test-vm: setup  ## those of them that need a kernel with fs-verity and FAT: they bring one, in a virtual machine
+	$(BIN)/pytest -m slow tests/vm $(ARGS)
 
 bench: setup  ## speed and memory against the bare pipeline; ARGS=--quick for a short run
 	$(BIN)/python -m benchmarks $(ARGS)

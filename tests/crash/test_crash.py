@@ -97,6 +97,10 @@ class Trial:
         copy(self._origin, self._world)
         broken = self._program(self._world, *self.scenario.arguments, action=action, at=at)
         check(self._program, self._world, self.before)
+        if broken.status == 0:  # what went wrong was of no importance, such as noting that a step is done
+            self._finish()
+            assert (self._default, self._versions) == (default, versions)
+            return broken
         done = self._program(self._world, *self.scenario.arguments)
         assert done.status == 0 or done.status in self.scenario.settled, done.err
         check(self._program, self._world, self.before)
@@ -141,13 +145,13 @@ def test_interrupt_everywhere(trial: Trial) -> None:
 
 
 def test_full_disk(trial: Trial) -> None:
-    try_all(trial, "full", points(trial, 2, FULL), {NoSpace.exit_status})
+    try_all(trial, "full", points(trial, 2, FULL), {NoSpace.exit_status, 0})
 
 
 @pytest.mark.slow
 def test_full_disk_everywhere(trial: Trial) -> None:
     numbers = [number for number, name in enumerate(trial.steps, 1) if name in FULL]
-    try_all(trial, "full", numbers, {NoSpace.exit_status})
+    try_all(trial, "full", numbers, {NoSpace.exit_status, 0})
 
 
 @pytest.mark.parametrize("point", ["objects.before_link", "etc-written", "before-write-entry", "esp-after-rename:2"])

@@ -7,8 +7,8 @@ Made by `prepare` once and kept in build/vm, under a name that changes with the 
     vmlinuz     Debian's kernel for clouds: virtual machines need no more
     root.cpio   Debian with Python and the test dependencies, as an initramfs
 
-The emulator is that of Debian 13. The one of Debian 12, QEMU 7.2, is not used even where it is installed: without KVM it
-crashes guests now and then. There is no KVM in `run` either, so that results are the same everywhere.
+The emulator is that of Debian 13. The one of Debian 12, QEMU 7.2, is not used even where it is installed: without KVM
+it crashes guests now and then. There is no KVM in `run` either, so that results are the same everywhere.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ def prepare() -> Kit:
             fresh.mkdir()
             _bootstrap(fresh / "qemu.tar", EMULATOR)
             (fresh / "qemu").mkdir()
-            _call(["tar", "--extract", "--file", fresh / "qemu.tar", "--directory", fresh / "qemu", "--exclude=./dev/*"])
+            _call(["tar", "--extract", "--file", fresh / "qemu.tar", "--directory", fresh / "qemu",
+                   "--exclude=./dev/*"])
             (fresh / "qemu.tar").unlink()
             hook = Path(name, "kernel")
             hook.write_text(KERNEL)

@@ -128,8 +128,8 @@ class ObjectStore:
             dirfd = self._dir(bytes([first]))
             if dirfd < 0:
                 continue
-            with files.translate(f"cannot list objects/{prefix}"):
-                names = os.listdir(dirfd)
+            with files.translate(f"cannot list objects/{prefix}"), _anew(dirfd) as fresh:
+                names = os.listdir(fresh)
             for name in sorted(names):
                 if len(name) != 2 * self.algorithm.digest_size - 2 or not _HEX.issuperset(name):
                     raise RepositoryDamaged(f"objects/{prefix}/{name} is no object name")
@@ -190,7 +190,7 @@ class ObjectStore:
         if top < 0:
             return 0, 0
         limit = time.time() - older_than
-        with files.translate("cannot remove leftovers in objects"), os.scandir(top) as entries:
+        with files.translate("cannot remove leftovers in objects"), _anew(top) as fresh, os.scandir(fresh) as entries:
             for entry in entries:
                 if not entry.name.startswith(".tmp-object-"):
                     continue
@@ -209,7 +209,7 @@ class ObjectStore:
 
     @contextlib.contextmanager
     def _reading(self, digest: bytes) -> Iterator[None]:
-        """What the kernel says about content that does not fit its fs-verity digest is EIO, at the page that is read."""
+        """The kernel says EIO of content that does not fit its fs-verity digest, when the page is read."""
         try:
             yield
         except OSError as error:
@@ -360,6 +360,16 @@ class ObjectWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
                  ) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _anew(dirfd: int) -> Iterator[int]:
+    """The directory opened once more: btrfs lists only what was there when a descriptor was opened."""
+    fd = os.open(".", _DIR_FLAGS, dir_fd=dirfd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def parse_object_path(text: str, digest_size: int) -> bytes:
