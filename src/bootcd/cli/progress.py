@@ -99,7 +99,10 @@ class _Bars:
 
     def begin(self, stage: str, total: int = 0) -> None:
         self._close()
-        self._task = self._progress.add_task(stage, total=total or None)
+        if total:
+            self._task = self._progress.add_task(stage, total=total)
+        else:  # a bar that cannot move says less than a line
+            self.note(stage)
 
     def advance(self, count: int) -> None:
         if self._task is not None:
@@ -109,10 +112,7 @@ class _Bars:
         self._progress.console.print(message, markup=False, highlight=False)
 
     def _close(self) -> None:
-        # A stage whose size nobody knew would show as running for ever.
+        # Left as it is: a bar that did not reach its end shows how far a failed stage came.
         if self._task is not None:
-            task = next(task for task in self._progress.tasks if task.id == self._task)
-            self._progress.update(self._task, total=task.total or max(task.completed, 1),
-                                  completed=task.total or max(task.completed, 1))
             self._progress.stop_task(self._task)
             self._task = None
