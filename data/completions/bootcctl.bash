@@ -34,7 +34,7 @@ _bootcctl() {
         [.container.]='-h --help'
         [.container.compute-digest.]='-h --help --format --algorithm --xattrs --no-boot'
         [.composefs.]='-h --help'
-        [.composefs.mkfs.]='-h --help --from-dump --format --algorithm --digest-only'
+        [.composefs.mkfs.]='-h --help --from-dump --format --algorithm --no-hardlinks --digest-only'
         [.composefs.dump.]='-h --help'
         [.composefs.measure.]='-h --help --algorithm'
     ) values=(

@@ -135,6 +135,7 @@ complete -c bootcctl -n '__bootcctl_at composefs mkfs' -s h -l help -d 'show thi
 complete -c bootcctl -n '__bootcctl_at composefs mkfs' -l from-dump -d 'SOURCE is a composefs dump, \'-\' for standard input'
 complete -c bootcctl -n '__bootcctl_at composefs mkfs' -l format -r -a 'v0 v1 v2' -d 'EROFS format (default: v1)'
 complete -c bootcctl -n '__bootcctl_at composefs mkfs' -l algorithm -r -a 'sha256 sha512' -d 'hash (default: sha512)'
+complete -c bootcctl -n '__bootcctl_at composefs mkfs' -l no-hardlinks -d 'give each name in a directory an inode of its own, as mkcomposefs does'
 complete -c bootcctl -n '__bootcctl_at composefs mkfs' -l digest-only -d 'print the digest and write nothing'
 complete -c bootcctl -n '__bootcctl_at composefs mkfs' -F
 complete -c bootcctl -n '__bootcctl_at composefs dump' -s h -l help -d 'show this help message and exit'

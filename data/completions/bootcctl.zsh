@@ -26,6 +26,7 @@ _bootcctl_composefs_mkfs() {
         '--from-dump[SOURCE is a composefs dump, '\''-'\'' for standard input]' \
         '--format[EROFS format (default\: v1)]:value:(v0 v1 v2)' \
         '--algorithm[hash (default\: sha512)]:value:(sha256 sha512)' \
+        '--no-hardlinks[give each name in a directory an inode of its own, as mkcomposefs does]' \
         '--digest-only[print the digest and write nothing]' \
         '1:file:_files' \
         '*:file:_files'

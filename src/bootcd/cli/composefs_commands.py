@@ -35,7 +35,8 @@ def mkfs(options: Namespace) -> int:
         with _input(options.source) as source:
             image = tools.image_of_dump(source, _version(options), _algorithm(options))
     else:
-        image = tools.image_of_directory(Path(options.source), _version(options), _algorithm(options))
+        image = tools.image_of_directory(Path(options.source), _version(options), _algorithm(options),
+                                         hardlinks=not options.no_hardlinks)
     if options.digest_only:
         print(measure_bytes(image, _algorithm(options)).hex())
     elif options.target == "-":

@@ -116,6 +116,8 @@ def build_parser() -> argparse.ArgumentParser:
     mkfs = verb("mkfs", "composefs_commands:mkfs", "write an EROFS image of a directory or a dump", composefs)
     mkfs.add_argument("--from-dump", action="store_true", help="SOURCE is a composefs dump, '-' for standard input")
     _format(mkfs)
+    mkfs.add_argument("--no-hardlinks", action="store_true",
+                      help="give each name in a directory an inode of its own, as mkcomposefs does")
     mkfs.add_argument("--digest-only", action="store_true", help="print the digest and write nothing")
     mkfs.add_argument("source", metavar="SOURCE", help="directory, or dump with --from-dump")
     mkfs.add_argument("target", metavar="IMAGE", nargs="?", help="file to write, '-' for standard output")

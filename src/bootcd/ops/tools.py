@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..formats.erofs.reader import Image
 from ..formats.erofs.writer import write_image
 from ..formats.fsverity import Algorithm, Hasher, measure
 from ..formats.transform import XattrMode, transform_for_boot, transform_for_oci
-from ..formats.tree import Directory, RegularFile
+from ..formats.tree import Directory, Leaf, RegularFile
 from ..linux import files
 from ..store.scan import scan_directory
 
@@ -37,9 +38,15 @@ def compute_digest(directory: Path, version: Version, algorithm: Algorithm, xatt
     return measure(write_image(root, version, algorithm), algorithm)
 
 
-def image_of_directory(directory: Path, version: Version, algorithm: Algorithm) -> bytes:
-    """The EROFS image of a directory as it is, nothing left out (`mkcomposefs DIR`)."""
-    return bytes(write_image(scan_directory(directory, None, algorithm), version, algorithm))
+def image_of_directory(directory: Path, version: Version, algorithm: Algorithm, *, hardlinks: bool = True) -> bytes:
+    """The EROFS image of a directory as it is, nothing left out (`cfsctl create-image --no-propagate-usr-to-root`).
+
+    Without `hardlinks` each name gets an inode of its own (`mkcomposefs DIR`).
+    """
+    root = scan_directory(directory, None, algorithm)
+    if not hardlinks:
+        _break_hard_links(root)
+    return bytes(write_image(root, version, algorithm))
 
 
 def image_of_dump(lines: Iterable[bytes], version: Version, algorithm: Algorithm) -> bytes:
@@ -61,6 +68,17 @@ def measure_file(path: Path, algorithm: Algorithm) -> bytes:
             while data := file.read(_CHUNK):
                 hasher.update(data)
     return hasher.digest()
+
+
+def _break_hard_links(root: Directory) -> None:
+    seen: set[int] = set()
+    for _, node in root.walk():
+        if isinstance(node, Directory):
+            for name, child in node.entries.items():
+                if id(child) in seen:
+                    node.entries[name] = copy.copy(child)
+                elif isinstance(child, Leaf):
+                    seen.add(id(child))
 
 
 def _paths(root: Directory, directory: Path) -> dict[int, Path]:
