@@ -24,6 +24,13 @@ from .text import printable
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    try:
+        return _run(arguments)
+    finally:
+        _flush_for_good()
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what the locale cannot say shall not end the program
@@ -48,16 +55,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _report(Interrupted("interrupted; what was finished is kept"), options.debug)
     except BrokenPipeError:
-        # The reader of our output went away, which is its right. Point stdout elsewhere so that the interpreter's
-        # own flush at exit does not complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 141  # the reader of our output went away, which is its right
     except OSError as error:
         from ..linux.files import error_of
 
         return _report(error_of(f"cannot use {error.filename}" if error.filename else "failed", error), options.debug)
     except (MemoryError, RecursionError) as error:
         return _report(BootcdError(f"{type(error).__name__}: {error}"), options.debug)
+
+
+def _flush_for_good() -> None:
+    """Leave nothing for the interpreter to flush at exit, which ends in status 120 where a reader has gone away."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _report(error: BootcdError, debug: bool) -> int:
