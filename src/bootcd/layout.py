@@ -6,7 +6,7 @@
     <sysroot>/state/deploy/<id>/var           link to the shared /var
     <sysroot>/state/deploy/<id>/<id>.origin   what bootc reads
     <sysroot>/state/os/default/var            /var of all deployments
-    <sysroot>/state/bootcd/deployments/<id>.json, journal/, rejected.json, lock
+    <sysroot>/state/bootcd/deployments/<id>.json, journal/, generation, rejected.json, lock
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ class Sysroot:
     @property
     def journal(self) -> Path:
         return self.own_state / "journal" / "transaction.json"
+
+    @property
+    def generation(self) -> Path:
+        """The last generation that was used, so that no number comes back."""
+        return self.own_state / "generation"
 
     @property
     def rejected(self) -> Path:

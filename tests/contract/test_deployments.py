@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterable
 
@@ -451,6 +452,35 @@ def test_a_damaged_kernel_is_found_and_copied_again(world: World) -> None:
     assert world.host.fsck(repair=True).ok
     assert kernel.read_bytes() == b"kernel one"
     assert world.host.fsck().ok
+
+
+def test_an_esp_that_was_replaced_is_filled_again(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.upgrade(os_image("1.1", base=base_layer(kernel=b"another kernel")))
+    before = world.entries()
+    shutil.rmtree(world.esp)
+    world.esp.mkdir()
+
+    assert "no boot entry leads to any deployment" in world.host.status().warnings
+    with pytest.raises(Refused, match="nothing is collected"):
+        world.host.cleanup()
+    assert {item.kind for item in world.host.fsck().findings} == {"entry-missing", "kernel-damaged"}
+
+    assert world.host.fsck(repair=True).ok
+    assert [name.replace("+3", "") for name in before] == world.entries()
+    assert world.versions() == ["1.1", "1.0"]
+    assert world.host.fsck().ok
+
+
+def test_a_generation_is_never_used_again(world: World) -> None:
+    world.install(os_image("1.0"))
+    second = world.upgrade(os_image("1.1"))
+    counted = world.esp / "loader/entries" / f"bootcd-0000000002-{second.id[:12]}+3.conf"
+    counted.rename(counted.with_name(f"bootcd-0000000002-{second.id[:12]}+0-3.conf"))
+    for path in (world.sysroot / "state/bootcd/deployments").glob(f"{second.id}*"):
+        path.unlink()
+    world.host.cleanup()
+    assert world.upgrade(os_image("1.2")).generation == 3
 
 
 def test_state_of_others_is_left_alone(world: World) -> None:

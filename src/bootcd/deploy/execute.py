@@ -23,6 +23,7 @@ from ..layout import IMAGE_REF_PREFIX, TAG_PREFIX, Sysroot
 from ..linux import files
 from ..store.ociimages import OciImages
 from ..store.repository import Repository
+from .generation import note_generation
 from .journal import Journal, Transaction
 from .plan import Action, Plan, Step
 from .records import EtcReport, Record, Records, decode
@@ -34,6 +35,7 @@ class Executor:
     """Carries out plans on one installation. The caller holds the lock of the installation."""
 
     def __init__(self, sysroot: Sysroot, repository: Repository, esp: Esp) -> None:
+        self._sysroot = sysroot
         self._repository = repository
         self._esp = esp
         self._records = Records(sysroot.records)
@@ -151,6 +153,7 @@ class Executor:
 
     def _write_entry(self, id: str, generation: int, tries: int) -> None:
         record = self._record(id)
+        note_generation(self._sysroot.generation, generation)
         machine_id = entries.machine_id_for(entries.list_entries(self._esp), None)
         title, version = record.title or f"Linux {record.short_id}", record.version or None
         if record.boot_type == "uki":

@@ -259,8 +259,12 @@ def kept(facts: Facts, keep_previous: int) -> dict[str, str]:
 def plan_collect(facts: Facts, *, keep_previous: int) -> tuple[Plan, list[Removal]]:
     """Drop deployments beyond the keep policy, then all that no remaining deployment refers to.
 
-    Objects are not part of it: the repository's own collection follows when the plan is done.
+    Objects are not part of it: the repository's own collection follows when the plan is done. Raises Refused when there
+    are deployments but no entry at all: then this is the wrong partition, or a new one, and nobody knows what boots.
     """
+    if not facts.entries and any(record.generation is not None for record in facts.records.values()):
+        raise Refused("no boot entry leads to any deployment, so nothing is collected",
+                      advice="Mount the right ESP, or let 'bootcctl fsck --repair' write kernels and entries anew.")
     reasons = kept(facts, keep_previous)
     steps: list[Step] = []
     removals: list[Removal] = []

@@ -11,6 +11,7 @@ from ..boot import entries, kernels
 from ..boot.esp import Esp
 from ..config import Config
 from ..deploy.execute import Executor
+from ..deploy.generation import last_generation
 from ..deploy.plan import Facts, Plan
 from ..deploy.records import Records
 from ..deploy.state import States
@@ -62,7 +63,8 @@ class Session:
             records=records,
             entries=boot_order(listing),
             booted=self.machine.booted(),
-            last_generation=max([0, *(record.generation or 0 for record in records.values())]),
+            last_generation=max([last_generation(self.machine.sysroot.generation),
+                                 *(record.generation or 0 for record in records.values())]),
             kernels={**{kernel.name: kernel.size for kernel in installed.kernels}, **dict.fromkeys(installed.stray, 0)},
             partial=frozenset(kernel.name for kernel in installed.kernels if not kernel.complete),
             foreign=frozenset(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ..boot import kernels
+from ..boot import entries, kernels
 from ..deploy.plan import Action, Plan, Step, kernel_names
 from ..deploy.records import Record
 from ..errors import BootcdError
@@ -15,7 +15,8 @@ from .results import FsckItem, FsckResult
 from .session import Session, change, look
 
 KERNEL_DAMAGED = "kernel-damaged"
-"""The kind of finding about `EFI/bootcd`; all others are those of cfsctl's fsck."""
+ENTRY_MISSING = "entry-missing"
+"""The kinds of findings about the ESP; all others are those of cfsctl's fsck."""
 
 
 def verify(machine: Machine, *, repair: bool, metadata_only: bool) -> FsckResult:
@@ -24,16 +25,22 @@ def verify(machine: Machine, *, repair: bool, metadata_only: bool) -> FsckResult
         with look(machine) as session:
             report = fsck.check(session.repository, metadata_only=metadata_only, progress=session.progress)
             broken = _broken_kernels(session, metadata_only)
-            return _result(report, [item for _, item in broken])
+            lost = _lost_entries(session)
+            return _result(report, [item for _, item in (*broken, *lost)])
     with change(machine) as session:
         report = fsck.check(session.repository, metadata_only=metadata_only, progress=session.progress)
         pull_again = [] if report.ok else fsck.repair(session.repository, report)
         broken = _broken_kernels(session, metadata_only)
         left = [item for record, item in broken if not _repair_kernel(session, record)]
+        lost = _lost_entries(session)
+        for record, _ in lost:
+            session.executor.run(Plan("repair", (
+                Step(Action.WRITE_ENTRY, {"id": record.id, "generation": record.generation, "tries": 0}),
+            )))
         return FsckResult(
             ok=not pull_again and not left, objects=report.objects, streams=report.streams, images=report.images,
-            findings=(*_items(report), *(item for _, item in broken)), repaired=bool(report.findings or broken),
-            pull_again=tuple(pull_again),
+            findings=(*_items(report), *(item for _, item in (*broken, *lost))),
+            repaired=bool(report.findings or broken or lost), pull_again=tuple(pull_again),
         )
 
 
@@ -59,6 +66,17 @@ def _broken_kernels(session: Session, metadata_only: bool) -> list[tuple[Record,
                 problem = "its content has another digest"
             found.setdefault(name, (record, FsckItem(KERNEL_DAMAGED, name, problem)))
     return list(found.values())
+
+
+def _lost_entries(session: Session) -> list[tuple[Record, FsckItem]]:
+    """Deployments that had an entry and have none any more, as on an ESP that was replaced."""
+    records = session.records.load()[0]
+    deployed = [record for record in records.values() if record.generation is not None]
+    if not deployed:
+        return []
+    there = {entry.id_prefix for entry in entries.list_entries(session.esp).ours}
+    return [(record, FsckItem(ENTRY_MISSING, record.id, f"generation {record.generation} has no boot entry"))
+            for record in deployed if record.short_id not in there]
 
 
 def _repair_kernel(session: Session, record: Record) -> bool:
