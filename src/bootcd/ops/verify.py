@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from ..boot import entries, kernels
+from ..deploy.journal import Journal
 from ..deploy.plan import Action, Plan, Step, kernel_names
 from ..deploy.records import Record
 from ..errors import BootcdError
@@ -69,7 +70,12 @@ def _broken_kernels(session: Session, metadata_only: bool) -> list[tuple[Record,
 
 
 def _lost_entries(session: Session) -> list[tuple[Record, FsckItem]]:
-    """Deployments that had an entry and have none any more, as on an ESP that was replaced."""
+    """Deployments that had an entry and have none any more, as on an ESP that was replaced.
+
+    A transaction that was cut off may be between an entry and its record; that is for the next command to finish.
+    """
+    if Journal(session.machine.sysroot.journal).load() is not None:
+        return []
     records = session.records.load()[0]
     deployed = [record for record in records.values() if record.generation is not None]
     if not deployed:
