@@ -23,10 +23,10 @@ from bootcd.errors import (
     TargetInUse,
 )
 from bootcd.model import Platform
-from contract.conftest import World
 from kit.images import Dir, Entry, File, ImageBuilder, Layer
 from kit.os_images import base_layer, os_image
 from kit.pefiles import make_pe
+from kit.world import World
 
 
 def test_installation_makes_the_first_generation(world: World) -> None:
