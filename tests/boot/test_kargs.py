@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from bootcd.boot.kargs import (
     ComposefsKarg,
+    check_machine_kargs,
     choose_karg,
     find_kargs,
     image_kargs,
@@ -18,7 +19,7 @@ from bootcd.boot.kargs import (
     parse_kargs_file,
     split_cmdline,
 )
-from bootcd.errors import BootEntryError, ConfigError
+from bootcd.errors import BootEntryError, ConfigError, NotBootable, UsageError
 from bootcd.formats.erofs.layout import Version
 from bootcd.formats.fsverity import Algorithm
 from bootcd.formats.tree import Directory, RegularFile
@@ -140,6 +141,25 @@ def test_arguments_of_an_image() -> None:
 def test_files_that_make_no_sense(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_kargs_file(text.encode(), "amd64", "x.toml")
+
+
+def test_more_than_a_kernel_takes() -> None:
+    many = {f"/usr/lib/bootc/kargs.d/{n}.toml": file(f'kargs = ["{"x" * 1000}"]') for n in range(3)}
+    with pytest.raises(NotBootable, match=r"2\.toml in the image: the kernel arguments have 3002 bytes"):
+        image_kargs(image(many), read, "amd64")
+    with pytest.raises(UsageError, match="2048 bytes"):
+        check_machine_kargs(["x" * 1000] * 3)
+
+
+@pytest.mark.parametrize(("argument", "why"), [
+    ("", "empty"), (" ", "empty"), ("quiet\nlinux /EFI/evil", "control character"), ("a\udcff", "not UTF-8"),
+    ('"open', "quote"), ("composefs.digest=?v1-sha512-12:abc", "which image"), ("a composefs=1", "which image"),
+    ('"composefs=1"', "which image"),
+])
+def test_what_the_owner_of_the_machine_cannot_add(argument: str, why: str) -> None:
+    check_machine_kargs(["quiet", 'a="b c"', "console=ttyS0,115200 rw"])
+    with pytest.raises(UsageError, match=why):
+        check_machine_kargs(["quiet", argument])
 
 
 def test_files_of_the_wrong_kind() -> None:

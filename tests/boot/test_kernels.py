@@ -20,6 +20,7 @@ from bootcd.boot.kernels import (
     remove_kernel,
 )
 from bootcd.errors import BootEntryError, EspFull, ObjectMismatch, PeError
+from bootcd.formats.fsverity import Algorithm
 from bootcd.formats.pe import Pe
 from kit.pefiles import make_pe
 
@@ -44,6 +45,19 @@ def test_a_half_copied_pair_is_completed(esp: Esp) -> None:
     assert [kernel.complete for kernel in list_kernels(esp).kernels] == [False]
     assert not kernels.verify_kernel(esp, DIGEST)
     assert install_kernel(esp, DIGEST, Content.of(VMLINUZ), Content.of(INITRD))
+    assert kernels.verify_kernel(esp, DIGEST)
+
+
+def test_a_damaged_pair_is_replaced_file_by_file(esp: Esp) -> None:
+    vmlinuz, initrd = Content.of(VMLINUZ), Content.of(INITRD)
+    install_kernel(esp, DIGEST, vmlinuz, initrd)
+    assert kernels.replace_kernel(esp, DIGEST, vmlinuz, initrd) == 0
+    esp.write(f"EFI/bootcd/{DIGEST}/initrd", [INITRD[:-1] + b"!"])
+    assert not kernels.verify_kernel(esp, DIGEST)
+    with pytest.raises(ObjectMismatch, match="boot digest"):
+        kernels.replace_kernel(esp, DIGEST, vmlinuz, Content.of(b"something else"))
+    assert esp.size(f"EFI/bootcd/{DIGEST}/initrd") == len(INITRD)
+    assert kernels.replace_kernel(esp, DIGEST, vmlinuz, initrd) == len(INITRD)
     assert kernels.verify_kernel(esp, DIGEST)
 
 
@@ -123,17 +137,18 @@ def test_which_kernel_a_path_belongs_to(path: str, name: str | None) -> None:
     assert kernel_of(path) == name
 
 
-def test_digests_in_a_uki() -> None:
+def test_the_digest_of_a_uki_is_the_one_that_its_initrd_takes() -> None:
     cmdline = f"quiet composefs.digest=v1-sha512-12:{'ab' * 64} composefs=?{'cd' * 32}\0"
     pe = Pe.parse(make_pe({".linux": VMLINUZ, ".initrd": INITRD, ".cmdline": cmdline.encode()}))
-    assert [str(karg) for karg in kernels.uki_digests(pe)] == cmdline.rstrip("\0").split()[1:]
+    assert [str(kernels.uki_digest(pe, algorithm)) for algorithm in (Algorithm.SHA512, Algorithm.SHA256)] == \
+        cmdline.rstrip("\0").split()[1:]
     assert kernels.uki_boot_digest(pe) == DIGEST
 
 
 def test_ukis_that_say_nothing_or_nonsense() -> None:
     bare = Pe.parse(make_pe({".linux": b""}))
-    assert kernels.uki_digests(bare) == []
+    assert kernels.uki_digest(bare, Algorithm.SHA512) is None
     with pytest.raises(PeError, match=r"\.initrd"):
         kernels.uki_boot_digest(bare)
     with pytest.raises(BootEntryError, match="malformed kernel argument"):
-        kernels.uki_digests(Pe.parse(make_pe({".cmdline": b"composefs=12"})))
+        kernels.uki_digest(Pe.parse(make_pe({".cmdline": b"composefs=12"})), Algorithm.SHA512)

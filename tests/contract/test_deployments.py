@@ -23,7 +23,7 @@ from bootcd.errors import (
     TargetInUse,
 )
 from bootcd.model import Platform
-from kit.images import Dir, Entry, File, ImageBuilder, Layer
+from kit.images import Dir, Entry, File, ImageBuilder, Layer, Whiteout
 from kit.os_images import base_layer, os_image
 from kit.pefiles import make_pe
 from kit.world import World
@@ -498,3 +498,70 @@ def test_an_image_for_another_machine_is_refused(world: World) -> None:
     world.publish(other)
     with pytest.raises(NoMatchingPlatform, match="s390x"):
         world.host.upgrade()
+
+
+def test_a_download_of_what_is_kept_changes_nothing(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.upgrade(os_image("1.1"))
+    before = world.entries()
+    world.publish(os_image("1.0"))
+    assert world.host.upgrade(download_only=True).outcome == "unchanged"
+    assert world.entries() == before
+
+
+def test_two_installations_may_share_an_esp(world: World) -> None:
+    first = world.install(os_image("1.0"))
+    other = World(world.directory / "second", world.connect, world.boot)
+    other.install(os_image("2.0", base=base_layer(kernel=b"another kernel")))
+    other.upgrade(os_image("2.1", base=base_layer(kernel=b"a third kernel")))
+    other.host.cleanup()
+
+    assert any(first.id[:12] in name for name in world.entries())
+    assert first.boot_digest in world.kernels()
+    assert world.host.fsck().ok
+
+
+def test_one_record_that_cannot_be_read_blocks_no_way_back(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.host.pin("1.0", "first")
+    world.upgrade(os_image("1.1"))
+    world.upgrade(os_image("1.2"))
+    damaged = next(info for info in world.host.status().deployments if info.version == "1.0")
+    (world.sysroot / f"state/bootcd/deployments/{damaged.id}.json").write_text("{")
+
+    assert world.host.rollback().deployment.version == "1.1"  # type: ignore[union-attr]
+    with pytest.raises(Refused, match="cannot be read"):
+        world.host.cleanup()
+    assert world.etc(damaged).is_dir()
+    assert any(damaged.id[:12] in name for name in world.entries())
+
+
+def test_records_keep_their_objects_whatever_happens_to_names(world: World) -> None:
+    deployment = world.install(os_image("1.0"))
+    (world.sysroot / "composefs/images/refs/bootcd" / deployment.id).unlink()
+    for tag in (world.sysroot / "composefs/streams/refs/oci").iterdir():
+        tag.unlink()
+    assert world.host.cleanup().objects == 0
+    assert world.host.fsck().ok
+
+
+def test_a_uki_that_was_signed_anew_is_installed(world: World) -> None:
+    world.install(os_image("0.9"))
+    world.publish(sealed("1.0", "0" * 128))
+    digest = world.host.image_pull(world.image, name="probe", bootable=True).image.boot_id
+    world.upgrade(sealed("1.0", digest))
+    again = sealed("1.0", digest, [Whiteout("boot/EFI/Linux/os.efi.extra.d/debug.addon.efi"),
+                                   File("boot/EFI/Linux/os.efi.extra.d/quiet.addon.efi", b"MZ other")])
+    assert world.upgrade(again).id == digest
+    assert (world.esp / f"EFI/bootcd/{digest}.efi.extra.d/quiet.addon.efi").exists()
+
+
+def test_a_sealed_image_takes_the_place_of_a_plain_one_with_the_same_tree(world: World) -> None:
+    # /boot is empty in the image that is booted, so both have the same id.
+    def plain(version: str) -> ImageBuilder:
+        return os_image(version, [Dir("boot/EFI"), Dir("boot/EFI/Linux")])
+
+    first = world.install(plain("1.0"))
+    second = world.upgrade(sealed("1.0", first.id))
+    assert (second.id, second.boot_type, second.generation) == (first.id, "uki", 2)
+    assert world.host.status().chain.sealed is True  # type: ignore[union-attr]

@@ -81,6 +81,11 @@ class Worlds:
         copy(self("staged"), path)
         publish(path, os_image("1.4", base=base_layer(kernel=b"kernel of 1.4")))
 
+    def _kept(self, path: Path) -> None:
+        """The source names the pinned 1.0 again, while 1.3 is staged."""
+        copy(self("staged"), path)
+        publish(path, os_image("1.0"))
+
     def _cluttered(self, path: Path) -> None:
         """There is something to collect of every kind."""
         copy(self("staged"), path)

@@ -38,6 +38,7 @@ SCENARIOS = {
     "download-only": Scenario("new", ("upgrade", "--download-only")),
     "apply": Scenario("staged", ("upgrade",)),
     "replace-staged": Scenario("restaged", ("upgrade",)),
+    "renew": Scenario("kept", ("upgrade",)),
     "switch": Scenario("new", ("switch", "oci:layout:beta")),
     "rollback": Scenario("old", ("rollback",)),
     "rollback-to-pin": Scenario("old", ("rollback", "good")),

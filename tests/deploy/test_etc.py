@@ -208,3 +208,11 @@ def test_any_three_trees_merge_or_conflict(pristine: Directory, local: Directory
     for name in merged.report.deleted:
         assert merged.root.lookup(name.encode()) is None
     assert plain(merge(new, merged.root, new).root) == plain(merged.root)
+
+
+@pytest.mark.parametrize(("name", "most"), [("{}", 1001), ("{}" + "x" * 250, 400)])
+def test_a_long_report_is_cut(name: str, most: int) -> None:
+    local = build({name.format(number): "" for number in range(3000)})
+    added = merge(Directory(), local, Directory()).report.added
+    assert len(added) <= most
+    assert added[-1] == f"… and {3000 - len(added) + 1} more"

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from bootcd.deploy import plan
 from bootcd.deploy.plan import Action, Entry, Facts, Kernel
-from bootcd.deploy.records import Pin, Record
+from bootcd.deploy.records import Pin, Record, decode
 from bootcd.errors import EspFull, NoRollback, NothingStaged, Refused
 
 
@@ -24,9 +25,9 @@ def record(name: str, generation: int | None = None, **changes: Any) -> Record:
     return Record(**{**values, **changes})
 
 
-def entry(of: Record, *, bad: bool = False) -> Entry:
+def entry(of: Record, *, bad: bool = False, counted: bool = False) -> Entry:
     assert of.generation is not None
-    return Entry(f"bootcd-{of.generation:010}-{of.short_id}.conf", of.generation, of.short_id, bad)
+    return Entry(f"bootcd-{of.generation:010}-{of.short_id}.conf", of.generation, of.short_id, bad, counted or bad)
 
 
 def facts(*records: Record, **changes: Any) -> Facts:
@@ -36,12 +37,17 @@ def facts(*records: Record, **changes: Any) -> Facts:
         "records": {one.id: one for one in records}, "entries": tuple(map(entry, deployed)),
         "last_generation": max([0, *(one.generation or 0 for one in records)]),
         "kernels": {name: 10 for one in records for name in plan.kernel_names(one)}, "esp_free": 1000,
+        "images": frozenset(one.id for one in records), "state": frozenset(one.id for one in records),
     }
     return Facts(**{**values, **changes})
 
 
 def kernel(of: Record, size: int = 10) -> Kernel:
     return Kernel(plan.kernel_names(of)[0], size, {"vmlinuz": (1, "00"), "initrd": (1, "00")})
+
+
+def back(state: Facts, target: Record) -> plan.Plan:
+    return plan.plan_rollback(state, target, tries=3, time="then")
 
 
 def actions(made: plan.Plan) -> list[str]:
@@ -67,8 +73,8 @@ def test_staging_keeps_the_order_that_makes_it_safe() -> None:
 def test_another_staged_deployment_goes() -> None:
     other = record("other")
     made = plan.plan_stage(facts(NOW, other), NEW, kernel(NEW), merge_from=NOW.id)
-    assert what(made)[0] == f"remove-record {other.id}"
-    assert actions(plan.plan_stage(facts(NOW, NEW), NEW, kernel(NEW), merge_from=NOW.id))[0] == "hold"
+    assert what(made)[-1] == f"remove-record {other.id}", "not before the new one is saved"
+    assert actions(plan.plan_stage(facts(NOW, NEW), NEW, kernel(NEW), merge_from=NOW.id))[-1] == "save-record"
 
 
 def test_the_state_of_the_booted_deployment_is_never_made_anew() -> None:
@@ -182,29 +188,46 @@ def test_unstaging_leaves_no_entry_behind() -> None:
 
 
 def test_rolling_back_promotes_before_it_removes() -> None:
-    made = plan.plan_rollback(facts(NOW, OLD), OLD)
-    assert what(made) == [f"write-entry {OLD.id}", f"set-generation {OLD.id}", f"remove-entry {entry(OLD).file_name}"]
-    assert made.steps[0].args == {"id": OLD.id, "generation": 3, "tries": 0}
+    made = back(facts(NOW, OLD), OLD)
+    assert actions(made) == ["reject", "write-entry", "set-generation", "remove-entry"]
+    assert made.steps[1].args == {"id": OLD.id, "generation": 3, "tries": 0}
+    assert made.steps[3].args == {"file": entry(OLD).file_name}
+
+
+def test_what_never_proved_itself_counts_its_boots_again() -> None:
+    for counted in (entry(OLD, counted=True), entry(OLD, bad=True)):
+        made = back(facts(NOW, OLD, entries=(entry(NOW), counted)), OLD)
+        assert made.steps[1].args["tries"] == 3
+
+
+def test_a_rollback_keeps_the_next_shutdown_from_undoing_it() -> None:
+    made = back(facts(NOW, OLD, NEW), OLD)
+    assert decode(made.steps[0].args["record"].encode(), "").locked is True
+    assert "save-record" not in actions(back(facts(NOW, OLD, record("new", locked=True)), OLD))
 
 
 def test_a_retreat_rejects_the_newer_image_as_part_of_the_transaction() -> None:
-    made = plan.plan_rollback(facts(NOW, OLD), OLD, time="then")
+    made = back(facts(NOW, OLD), OLD)
     assert made.steps[0].args == {"manifest": "sha256:now", "reason": "rolled back from version now", "time": "then"}
-    forward = plan.plan_rollback(facts(record("old", 3), NOW), NOW, time="then")
+    forward = back(facts(record("old", 3), NOW), NOW)
     assert Action.REJECT in [step.action for step in forward.steps]
     same = record("old", 1, manifest_digest=NOW.manifest_digest)
-    assert "reject" not in actions(plan.plan_rollback(facts(NOW, same), same, time="then"))
+    assert "reject" not in actions(back(facts(NOW, same), same))
 
 
 def test_what_cannot_be_rolled_back_to() -> None:
     with pytest.raises(Refused, match="only staged"):
-        plan.plan_rollback(facts(NOW, NEW), NEW)
+        back(facts(NOW, NEW), NEW)
     with pytest.raises(Refused, match="default already"):
-        plan.plan_rollback(facts(NOW, OLD), NOW)
+        back(facts(NOW, OLD), NOW)
     with pytest.raises(Refused, match="kernel"):
-        plan.plan_rollback(facts(NOW, OLD, kernels={NOW.boot_digest: 10}), OLD)
+        back(facts(NOW, OLD, kernels={NOW.boot_digest: 10}), OLD)
     with pytest.raises(Refused, match="kernel"):
-        plan.plan_rollback(facts(NOW, OLD, partial=frozenset({OLD.boot_digest})), OLD)
+        back(facts(NOW, OLD, partial=frozenset({OLD.boot_digest})), OLD)
+    with pytest.raises(Refused, match="image"):
+        back(facts(NOW, OLD, images=frozenset({NOW.id})), OLD)
+    with pytest.raises(Refused, match="state"):
+        back(facts(NOW, OLD, state=frozenset({NOW.id})), OLD)
 
 
 def test_where_a_rollback_goes() -> None:
@@ -266,12 +289,53 @@ def test_collection_of_a_tidy_machine_does_nothing() -> None:
     assert plan.plan_collect(state, keep_previous=1) == (plan.Plan("collect", ()), [])
 
 
-def test_an_entry_that_leads_nowhere_goes_and_foreign_kernels_stay() -> None:
-    stray = Entry("stray.conf", 9, "0" * 12)
-    state = facts(NOW, entries=(entry(NOW), stray), kernels={NOW.boot_digest: 1, "theirs": 2},
-                  foreign=frozenset({"theirs"}))
+def test_what_entries_without_a_record_need_stays() -> None:
+    """They are those of another installation, or of a deployment whose record was lost."""
+    lost = "0" * 128
+    stray = Entry("stray.conf", 9, lost[:12], kernel="its kernel")
+    there = {NOW.boot_digest: 1, "theirs": 2, "its kernel": 3, "old": 4}
+    state = facts(NOW, entries=(entry(NOW), stray), kernels=there,
+                  foreign=frozenset({"theirs"}), names=frozenset({NOW.id, lost}), state=frozenset({NOW.id, lost}))
     made, _ = plan.plan_collect(state, keep_previous=1)
-    assert what(made) == ["remove-entry stray.conf"]
+    assert what(made) == ["remove-kernel old"]
+    with pytest.raises(EspFull):
+        plan.plan_stage(replace(state, esp_free=0), NEW, kernel(NEW, 500), merge_from=None)
+
+
+def test_nothing_is_collected_while_a_record_is_missing() -> None:
+    with pytest.raises(Refused, match="cannot be read"):
+        plan.plan_collect(facts(NOW, damaged=frozenset({"f" * 128})), keep_previous=1)
+    with pytest.raises(Refused, match="running deployment"):
+        plan.plan_collect(facts(NOW, booted="f" * 128), keep_previous=1)
+    with pytest.raises(Refused, match="no boot entry"):
+        plan.plan_collect(facts(NOW, entries=()), keep_previous=1)
+
+
+def test_an_entry_decides_whether_a_deployment_is_staged() -> None:
+    """Finalizing may have failed between the entry and the record."""
+    found = plan.with_generations({NEW.id: NEW, NOW.id: NOW}, [entry(record("new", 7)), entry(NOW)])
+    assert (found[NEW.id].generation, found[NOW.id].generation) == (7, 2)
+
+
+# --- the same tree again ----------------------------------------------------------------------------------------------
+
+
+def test_an_image_with_the_tree_of_a_kept_deployment_promotes_it() -> None:
+    made = plan.plan_renew(facts(NOW, OLD, NEW), OLD, kernel(OLD), tries=3)
+    assert actions(made) == ["hold", "install-kernel", "save-record", "remove-record", "write-entry", "set-generation",
+                             "remove-entry"]
+    assert made.steps[4].args["tries"] == 0
+
+
+def test_an_image_with_the_tree_of_the_default_only_renews_it() -> None:
+    assert actions(plan.plan_renew(facts(NOW, OLD), NOW, kernel(NOW), tries=3)) == ["hold", "install-kernel",
+                                                                                    "save-record"]
+
+
+def test_another_way_to_boot_is_a_new_generation_that_has_to_prove_itself() -> None:
+    sealed = replace(NOW, boot_type="uki")
+    made = plan.plan_renew(facts(NOW, OLD), sealed, kernel(sealed), tries=3)
+    assert made.steps[3].args == {"id": NOW.id, "generation": 3, "tries": 3}
 
 
 def test_two_deployments_of_one_image_share_its_tag() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bootcd.deploy import records
 from bootcd.deploy.journal import Journal, Transaction
 from bootcd.deploy.plan import Action, Plan, Step
-from bootcd.deploy.records import EtcReport, Pin, Record, Records, decode, encode, pinned, unpinned
+from bootcd.deploy.records import EtcReport, Pin, Record, Records, clipped, decode, encode, pinned, unpinned
 from bootcd.deploy.rejected import Rejected, Rejection
 from bootcd.errors import BootcdError, RecordError
 
@@ -104,6 +104,22 @@ def test_one_bad_file_does_not_hide_the_others(tmp_path: Path) -> None:
     store.remove(ID)
     store.remove(ID)
     assert store.load()[0] == {}
+
+
+@pytest.mark.parametrize("changes", [
+    {"title": "x" * (1 << 20)}, {"generation": 0}, {"generation": 10**10}, {"pins": (Pin("a", "x" * (1 << 20)),)},
+])
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path, changes: dict[str, Any]) -> None:
+    store = Records(tmp_path)
+    store.save(record())
+    with pytest.raises(RecordError, match=ID[:12]):
+        store.save(record(**changes))
+    assert store.load() == ({ID: record()}, [])
+
+
+def test_what_images_say_is_clipped() -> None:
+    assert clipped("1.1\n\x1b[2J\ud800 ok") == "1.1[2J ok"
+    assert len(clipped("x" * 10_000_000)) == records.MAX_TEXT
 
 
 def test_pins() -> None:

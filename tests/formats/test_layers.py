@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bootcd.errors import BootcdError, LayerConflict
+from bootcd.errors import BootcdError, LayerConflict, LayerTooLarge
 from bootcd.formats.dump import format_dump
-from bootcd.formats.layers import apply_layer, new_root
+from bootcd.formats.layers import Budget, apply_layer, new_root
 from bootcd.formats.splitstream import Splitstream
 from bootcd.formats.tar import entries
 from bootcd.formats.transform import transform_for_oci
@@ -196,3 +196,17 @@ def test_cfsctl_merges_the_same(tmp_path: Path) -> None:
     root = merged(*layers)
     transform_for_oci(root)
     assert b"".join(format_dump(root)).decode() == cfsctl(repository, "oci", "dump", "name").decode()
+
+
+def test_layers_share_a_budget() -> None:
+    """Names that are there already cost nothing, so that an image may be updated layer by layer."""
+    def apply(root: Directory, layer: bytes, budget: Budget) -> None:
+        apply_layer(root, entries(Splitstream.parse(to_splitstream(layer), ALGORITHM).chunks()), budget)
+
+    root, budget = new_root(), Budget(names=3, metadata=100)
+    apply(root, USR + member(b"usr/a", b"1" * 20) + member(b"usr/b", b""), budget)
+    apply(root, USR + member(b"usr/a", b"2" * 20), budget)
+    with pytest.raises(LayerTooLarge, match=r"500000 names.*'usr/c'"):
+        apply(root, member(b"usr/c", b""), budget)
+    with pytest.raises(LayerTooLarge, match="256 MiB"):
+        apply(root, member(b"usr/a", b"3" * 60), Budget(metadata=50))

@@ -100,14 +100,3 @@ def test_the_kernels_words_are_in_the_error(tmp_path, image):
         mount.attach(image[0], tmp_path / "gone")
     with pytest.raises(BootcdError, match="cannot unmount"):
         mount.umount(tmp_path)
-
-
-def test_bind_mount_with_attributes(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a/f").write_text("x")
-    fd = mount.open_tree(tmp_path / "a")
-    mount.set_attributes(fd, mount.MOUNT_ATTR_RDONLY | mount.MOUNT_ATTR_NOSUID)
-    with attached(fd, tmp_path / "b") as path:
-        assert (path / "f").read_text() == "x"
-        with pytest.raises(OSError, match="Read-only"):
-            (path / "f").write_text("y")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bootcd.config import Config
-from bootcd.errors import DeploymentNotFound, NothingStaged
+from bootcd.errors import DeploymentNotFound, NothingStaged, Refused
 from bootcd.layout import Sysroot
 from bootcd.model import SilentProgress
 from bootcd.ops import collect, keep, status, update
@@ -111,6 +111,65 @@ def test_after_a_fallback_the_booted_deployment_is_where_changes_start(world: Wo
 def test_a_booted_deployment_that_nobody_knows(world: World) -> None:
     world.machine.runs.append("f" * 128)
     assert world.roles() == {"1.0": ("default",)}
-    assert world.upgrade("1.1") == "staged"
+    assert any("has no record" in warning for warning in world.status().warnings)
+    with pytest.raises(Refused, match="has no record"):
+        world.upgrade("1.1")
+    with pytest.raises(Refused, match="nothing is collected"):
+        collect.cleanup(world.machine, dry_run=False)
     with pytest.raises(DeploymentNotFound):
         keep.pin(world.machine, "booted", "")
+
+
+def test_a_deployment_that_did_not_boot_is_not_taken_again(world: World) -> None:
+    """The loader has fallen back; the next run of a timer must not lead to the same image again, now for good."""
+    world.upgrade("1.1")
+    update.finalize(world.machine)
+    (counted,) = (world.path / "esp/loader/entries").glob("*+3.conf")
+    counted.rename(counted.with_name(counted.name.replace("+3", "+0-3")))
+    world.reboot()
+
+    assert world.roles() == {"1.0": ("booted", "default"), "1.1": ()}
+    assert "did not boot" in update.check(world.machine).rejected
+    assert world.upgrade("1.1") == "rejected"
+    assert update.upgrade(world.machine, download_only=False, allow_rejected=True).outcome == "deployed"
+    assert list((world.path / "esp/loader/entries").glob("*+3.conf")), "it counts its boots anew"
+
+
+def test_a_rollback_is_not_undone_at_shutdown(world: World) -> None:
+    world.upgrade("1.1")
+    update.finalize(world.machine)
+    world.reboot()
+    world.upgrade("1.2")
+    message = keep.rollback(world.machine, "1.0").message
+    assert "stays staged" in message
+    assert update.finalize(world.machine).outcome == "unchanged"
+    world.reboot()
+    assert "booted" in world.roles()["1.0"]
+
+
+def test_switching_to_the_running_image_drops_what_was_staged(world: World) -> None:
+    world.upgrade("1.1")
+    os_image("1.0").write_layout(world.path / "layout", "stable")
+    update.switch(world.machine, f"oci:{world.path}/layout:stable", download_only=False)
+    assert world.roles() == {"1.0": ("booted", "default")}
+    assert world.status().deployments[0].image.endswith(":stable")
+
+
+def test_a_staged_deployment_cannot_be_pinned(world: World) -> None:
+    world.upgrade("1.1")
+    with pytest.raises(Refused, match="only staged"):
+        keep.pin(world.machine, "staged", "mine")
+
+
+def test_a_note_of_the_generation_that_failed_costs_nothing(world: World) -> None:
+    """Finalizing stopped between the entry and the record: the entry counts."""
+    world.upgrade("1.1")
+    update.finalize(world.machine)
+    world.reboot()
+    record = world.machine.sysroot.records / f"{world.machine.runs[-1]}.json"
+    record.write_text(record.read_text().replace('"generation": 2', '"generation": null'))
+    assert world.roles()["1.1"] == ("booted", "default")
+    world.upgrade("1.2")
+    update.finalize(world.machine)
+    assert world.etc("1.1").is_dir()
+    assert world.roles() == {"1.2": ("default",), "1.1": ("booted", "rollback"), "1.0": ()}

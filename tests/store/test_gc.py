@@ -110,7 +110,7 @@ def test_broken_links_and_leftovers_go(filled):
     os.utime(old, (time.time() - 100_000,) * 2)
     with Repository.open(path) as repo:
         result = collect(repo)
-    assert result.broken_refs == ["streams/refs/oci/gone"]
+    assert not (path / "streams/refs/oci/gone").is_symlink()
     assert "0" * 128 in result.image_names
     assert not old.exists()
 

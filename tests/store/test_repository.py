@@ -59,7 +59,7 @@ def edit(path, **changes):
 def test_a_new_repository(tmp_path):
     with Repository.init(tmp_path / "a/b") as repo:
         assert (repo.algorithm, repo.version) == (Algorithm.SHA512, Version.V1)
-        assert repo.writable
+        repo.require_writable()
     assert (tmp_path / "a/b/meta.json").read_bytes() == DEFAULT
     assert (tmp_path / "a/b").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "a/b/meta.json").stat().st_mode & 0o777 == 0o644
@@ -160,7 +160,6 @@ def test_unknown_read_only_features_allow_reading(tmp_path):
         digest = repo.objects.put(b"hello")
     edit(path, features={"read-only-compatible": ["v1_erofs", "shiny"]})
     with Repository.open(path) as repo:
-        assert not repo.writable
         assert repo.objects.read(digest) == b"hello"
         for act in (lambda: repo.objects.put(b"new"), repo.objects.writer, lambda: repo.objects.remove(digest),
                     lambda: repo.streams.put("s", b"x"), lambda: repo.streams.links.ref("r", "s"),
@@ -265,9 +264,7 @@ def test_read_only_file_system(tmp_path):
     Repository.init(tmp_path / "r").close()
     subprocess.run(["mount", "--bind", "-o", "ro", tmp_path / "r", tmp_path / "r"], check=True)
     try:
-        with Repository.open(tmp_path / "r") as repo:
-            assert not repo.writable
-            with pytest.raises(BootcdError, match="read-only"):
-                repo.objects.put(b"x")
+        with Repository.open(tmp_path / "r") as repo, pytest.raises(BootcdError, match="read-only"):
+            repo.objects.put(b"x")
     finally:
         subprocess.run(["umount", tmp_path / "r"], check=True)

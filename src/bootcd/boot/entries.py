@@ -76,15 +76,6 @@ class Listing:
     ours: list[OurEntry] = field(default_factory=list)
     foreign: list[ForeignEntry] = field(default_factory=list)
 
-    def kernels(self) -> set[str]:
-        """Names in `EFI/bootcd` that any entry, ours or not, refers to: what must be kept."""
-        contents = [entry.content for entry in self.ours] + [entry.content for entry in self.foreign]
-        named = (kernel_of(path) for content in contents for path in content.files)
-        return {name for name in named if name is not None}
-
-    def find(self, generation: int) -> OurEntry | None:
-        return next((entry for entry in self.ours if entry.generation == generation), None)
-
 
 @dataclass(frozen=True, slots=True)
 class LoaderConfig:

@@ -6,8 +6,9 @@
     EFI/bootcd/            our kernels, initrds and UKIs; nobody else's
 
 It is FAT as a rule: names do not know upper from lower case, there are neither links nor owners, and nothing but a
-single new directory entry is atomic. So a file is written under a temporary name, flushed, renamed to a name that was
-not there, and the directory is flushed. What is not ours is neither changed nor removed.
+single new directory entry is atomic. So a file is written under a temporary name, flushed, renamed, and the directory
+is flushed. Entries get names that were not there. Over an existing name goes only what replaces damage, or a UKI that
+was built anew for the same tree. What is not ours is neither changed nor removed.
 
 Only one process writes at a time (the lock in state/bootcd), which is why temporary files that are found are left over.
 """
@@ -171,13 +172,6 @@ class Esp:
             fsync_dir(directory)
         step("esp-after-sync")
         return written
-
-    def rename(self, old: str, new: str) -> None:
-        """Give a file another name in the same directory, durably."""
-        with translate(f"cannot rename {self.join(old)}", full=EspFull):
-            os.rename(self.join(old), self.join(new))
-            step("esp-after-rename")
-            fsync_dir(os.path.dirname(self.join(new)))
 
     def remove(self, relative: str) -> int:
         """Remove a file, or a directory of ours with all that is in it, durably.

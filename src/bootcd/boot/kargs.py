@@ -18,16 +18,18 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..errors import BootEntryError, ConfigError
+from ..errors import BootEntryError, ConfigError, NotBootable, UsageError
 from ..formats.fsverity import Algorithm
 from ..formats.tree import Directory, RegularFile
 
 KARGS_DIRECTORIES = (b"/usr/lib/bootc/kargs.d", b"/usr/lib/bootcd/kargs.d")
 MAX_KARGS_FILE = 64 * 1024
 """Bytes of one file in kargs.d."""
+MAX_KARGS = 2048
+"""Bytes of all arguments together: what a kernel for x86 takes (COMMAND_LINE_SIZE), and the rest is cut off there."""
 
 DIGEST_KEY = "composefs.digest="
 LEGACY_KEY = "composefs="
@@ -75,8 +77,8 @@ def split_cmdline(cmdline: str) -> list[str]:
 
 
 def is_composefs(argument: str) -> bool:
-    """Whether an argument names an image, well-formed or not."""
-    return argument.startswith((DIGEST_KEY, LEGACY_KEY))
+    """Whether an argument names an image, well-formed or not, or would if somebody took its quotes away."""
+    return argument.replace('"', "").startswith((DIGEST_KEY, LEGACY_KEY))
 
 
 def parse_karg(argument: str) -> ComposefsKarg | None:
@@ -116,7 +118,8 @@ def choose_karg(cmdline: str, algorithm: Algorithm) -> ComposefsKarg | None:
 def image_kargs(root: Directory, read_file: Callable[[RegularFile], bytes], architecture: str) -> list[str]:
     """What an image asks for, in the order of its files' names. `architecture` is as Go, Rust or uname call it.
 
-    Raises ConfigError for a file that cannot be understood: leaving out what an image needs to boot would be worse.
+    Raises ConfigError for a file that cannot be understood, and NotBootable when there are more than a kernel takes:
+    leaving out what an image needs to boot would be worse.
     """
     arguments: list[str] = []
     for path in KARGS_DIRECTORIES:
@@ -130,7 +133,35 @@ def image_kargs(root: Directory, read_file: Callable[[RegularFile], bytes], arch
             if node.size > MAX_KARGS_FILE:
                 raise ConfigError(f"{where} in the image has {node.size} bytes, at most {MAX_KARGS_FILE} are read")
             arguments.extend(parse_kargs_file(read_file(node), architecture, where))
+            size = len(" ".join(arguments).encode())
+            if size > MAX_KARGS:
+                raise NotBootable(f"{where} in the image: the kernel arguments have {size} bytes by now, "
+                                  f"a kernel takes {MAX_KARGS}", advice="Build the image with fewer arguments.")
     return arguments
+
+
+def check_machine_kargs(arguments: Iterable[str]) -> None:
+    """Raise UsageError for what the machine's owner cannot add to the kernel command line.
+
+    That is what names the image to boot, and what would not arrive as it was written: nothing at all, text that a
+    boot entry cannot hold, a quote without an end, and more than a kernel takes.
+    """
+    size = 0
+    for argument in arguments:
+        size += len(argument.encode("utf-8", "surrogateescape")) + 1
+        why = None
+        if not argument.strip():
+            why = "it is empty"
+        elif _CONTROL.search(argument):
+            why = "it holds a control character or is not UTF-8"
+        elif argument.count('"') % 2:
+            why = "a quote has no end"
+        elif any(map(is_composefs, split_cmdline(argument))):
+            why = "bootcd itself says which image to boot"
+        elif size > MAX_KARGS:
+            why = f"all together have more than {MAX_KARGS} bytes, which is what a kernel takes"
+        if why is not None:
+            raise UsageError(f"kernel argument {_shown(argument)!r} cannot be taken: {why}")
 
 
 def parse_kargs_file(data: bytes, architecture: str, where: str = "kargs.d") -> list[str]:

@@ -21,9 +21,10 @@ from dataclasses import dataclass, field
 from itertools import chain
 
 from ..errors import ObjectMismatch
+from ..formats.fsverity import Algorithm
 from ..formats.pe import Pe
 from .esp import KERNELS, Esp
-from .kargs import ComposefsKarg, find_kargs
+from .kargs import ComposefsKarg, choose_karg
 
 VMLINUZ = "vmlinuz"
 INITRD = "initrd"
@@ -93,6 +94,22 @@ def has_kernel(esp: Esp, digest: str, vmlinuz_size: int, initrd_size: int) -> bo
     return esp.size(f"{here}/{VMLINUZ}") == vmlinuz_size and esp.size(f"{here}/{INITRD}") == initrd_size
 
 
+def replace_kernel(esp: Esp, digest: str, vmlinuz: Content, initrd: Content) -> int:
+    """Make a pair that is there, whole or damaged, what its name says; returns the bytes written.
+
+    Only the files that differ are written, each beside the old one, which is there until the new one takes its name:
+    what may be the only kernel that boots is never removed first. Raises EspFull when there is no room for that, and
+    ObjectMismatch, before anything is written, when the content does not have that digest.
+    """
+    here = pair_directory(digest)
+    found = boot_digest(vmlinuz.chunks(), initrd.chunks())
+    if found != digest:
+        raise ObjectMismatch(f"kernel and initrd for {esp.join(here)} have the boot digest {found}")
+    differing = _differing(esp, {f"{here}/{VMLINUZ}": vmlinuz, f"{here}/{INITRD}": initrd})
+    esp.make_directory(here)
+    return sum(esp.write(place, content.chunks(), content.size) for place, content in differing.items())
+
+
 def install_kernel(esp: Esp, digest: str, vmlinuz: Content, initrd: Content) -> int:
     """Copy a pair unless it is there; returns the bytes written.
 
@@ -135,9 +152,7 @@ def install_uki(esp: Esp, deployment: str, uki: Content, addons: Mapping[str, Co
     comparison. Raises EspFull before anything is written.
     """
     path = uki_path(deployment)
-    wanted = {f"{path}{_EXTRA}/{name}": content for name, content in addons.items()}
-    wanted[path] = uki
-    missing = {place: content for place, content in wanted.items() if not _same(esp, place, content)}
+    missing = _differing(esp, _places(deployment, uki, addons))
     if not missing:
         return 0
     esp.require(needed(esp, [content.size for content in missing.values()]), f"the UKI of {deployment[:12]}")
@@ -153,6 +168,11 @@ def install_uki(esp: Esp, deployment: str, uki: Content, addons: Mapping[str, Co
             esp.remove(path + _EXTRA)
         raise
     return sum(content.size for content in missing.values())
+
+
+def verify_uki(esp: Esp, deployment: str, uki: Content, addons: Mapping[str, Content]) -> bool:
+    """Read a UKI and its addons back and compare them with what they should be."""
+    return not _differing(esp, _places(deployment, uki, addons))
 
 
 def list_kernels(esp: Esp) -> KernelListing:
@@ -199,12 +219,13 @@ def kernel_of(path: str) -> str | None:
     return parts[2].removesuffix(_EXTRA)
 
 
-def uki_digests(pe: Pe) -> list[ComposefsKarg]:
-    """The images that the command line of a UKI (of its first profile) names, in its order.
+def uki_digest(pe: Pe, algorithm: Algorithm) -> ComposefsKarg | None:
+    """The image that a UKI (its first profile) boots from a repository of `algorithm`: of several that its command line
+    names, the one that the initrd goes by.
 
-    None when it has no command line. Raises PeError, and BootEntryError for a malformed argument.
+    None when it names none. Raises PeError, and BootEntryError for a malformed argument.
     """
-    return find_kargs(pe.text(".cmdline")) if ".cmdline" in pe.sections else []
+    return choose_karg(pe.text(".cmdline"), algorithm) if ".cmdline" in pe.sections else None
 
 
 def uki_boot_digest(pe: Pe) -> str:
@@ -227,6 +248,16 @@ def _checked(content: Content, digest: hashlib._Hash, expected: str, where: str)
     yield from _hashed(content, digest)
     if digest.hexdigest() != expected:
         raise ObjectMismatch(f"{where}: kernel and initrd have the boot digest {digest.hexdigest()}")
+
+
+def _places(deployment: str, uki: Content, addons: Mapping[str, Content]) -> dict[str, Content]:
+    path = uki_path(deployment)
+    return {**{f"{path}{_EXTRA}/{name}": content for name, content in addons.items()}, path: uki}
+
+
+def _differing(esp: Esp, wanted: Mapping[str, Content]) -> dict[str, Content]:
+    """Those that are not on the partition with the same content."""
+    return {place: content for place, content in wanted.items() if not _same(esp, place, content)}
 
 
 def _same(esp: Esp, path: str, content: Content) -> bool:

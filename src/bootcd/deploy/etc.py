@@ -23,14 +23,19 @@ Hard links, times and xattrs of the side that wins are kept, because the inodes 
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from ..errors import EtcConflict
 from ..formats.tree import Device, Directory, Inode, RegularFile, Symlink
 from .records import EtcReport
 
 _MAX_DEPTH = 128
+_MAX_REPORTED = 1000
+_MAX_REPORTED_SIZE = 100_000
+"""Paths in each list of the report, and their bytes as JSON: it goes into the record, which has a limit."""
 
 
 @dataclass(slots=True)
@@ -67,8 +72,14 @@ def merge(pristine: Directory, local: Directory, new: Directory, *, owners: bool
             + (f" and {len(state.conflicts) - 10} more" if len(state.conflicts) > 10 else ""),
             advice="Move the named local files away, or remove them, and try again.",
         )
-    return Merge(root, EtcReport(tuple(state.kept_local), tuple(state.both_changed), tuple(state.added),
-                                 tuple(state.deleted)))
+    return Merge(root, EtcReport(_bounded(state.kept_local), _bounded(state.both_changed), _bounded(state.added),
+                                 _bounded(state.deleted)))
+
+
+def _bounded(paths: list[str]) -> tuple[str, ...]:
+    sizes = accumulate(len(json.dumps(path)) for path in paths[:_MAX_REPORTED])
+    shown = sum(size <= _MAX_REPORTED_SIZE for size in sizes)
+    return tuple(paths) if shown == len(paths) else (*paths[:shown], f"… and {len(paths) - shown} more")
 
 
 def _check_depth(root: Directory) -> None:

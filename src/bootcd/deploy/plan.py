@@ -11,13 +11,15 @@ Nothing old is removed before the new is durable, except kernels that nothing ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 from ..errors import EspFull, NoRollback, NothingStaged, Refused
 from .records import Record, encode
+
+_LAST_GENERATION = 10**10 - 1
 
 
 class Action(StrEnum):
@@ -57,12 +59,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A boot entry of ours as found on the ESP; `bad` when its boot counter is used up."""
+    """A boot entry of ours as found on the ESP: `counted` while it has a boot counter, `bad` when that is used up or
+    the loader passes the entry over, `kernel` the name below `EFI/bootcd` that it starts."""
 
     file_name: str
     generation: int
     short_id: str
     bad: bool = False
+    counted: bool = False
+    kernel: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +77,7 @@ class Facts:
     `entries` are ours in the loader's order, the default first. `kernels` maps names below `EFI/bootcd` to bytes used,
     `partial` are those of them that an interrupted copy left incomplete, `foreign` those that entries of others name.
     `state`, `names` and `tags` are what exists for collection: state directories, image names and OCI tags of ours.
+    `images` are the ids whose image is in the repository, `damaged` those whose record cannot be read.
     """
 
     records: Mapping[str, Record]
@@ -85,6 +91,8 @@ class Facts:
     state: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
     tags: frozenset[str] = frozenset()
+    images: frozenset[str] = frozenset()
+    damaged: frozenset[str] = frozenset()
 
     def deployed(self) -> list[Record]:
         """Deployments with an entry, in the order in which the loader tries them."""
@@ -103,7 +111,9 @@ class Facts:
 
     @property
     def staged(self) -> Record | None:
-        return next((record for record in self.records.values() if record.generation is None), None)
+        """The deployment that waits to be finalized; the newer one, should a replacement have stopped half-way."""
+        waiting = [record for record in self.records.values() if record.generation is None]
+        return max(waiting, key=lambda record: record.staged, default=None)
 
     @property
     def default(self) -> Record | None:
@@ -118,11 +128,36 @@ class Facts:
     @property
     def rollback(self) -> Record | None:
         """Where `rollback` goes: the first after the default in the loader's order that is not known to be bad."""
-        bad = {entry.short_id for entry in self.entries if entry.bad}
-        for record in self.deployed()[1:]:
-            if record.short_id not in bad and record.health != "bad":
-                return record
-        return None
+        return next((record for record in self.deployed()[1:] if not self.is_bad(record)), None)
+
+    def entries_of(self, record: Record) -> list[Entry]:
+        return [entry for entry in self.entries if record.id.startswith(entry.short_id)]
+
+    def is_bad(self, record: Record) -> bool:
+        """Whether a deployment is known not to boot."""
+        found = self.entries_of(record)
+        return record.health == "bad" or (bool(found) and all(entry.bad for entry in found))
+
+    def has_kernel(self, record: Record) -> bool:
+        """Whether what a deployment boots from is on the ESP."""
+        return all(name in self.kernels and name not in self.partial for name in kernel_names(record))
+
+    def orphans(self) -> list[Entry]:
+        """Entries of ours that no record belongs to: of another installation on the same ESP, or of a deployment whose
+        record is damaged or lost. They are left alone, and so is all that they need."""
+        return [entry for entry in self.entries if self.of_entry(entry) is None]
+
+
+def with_generations(records: Mapping[str, Record], entries: Iterable[Entry]) -> dict[str, Record]:
+    """Records as the entries show them: who has an entry is deployed, even if the note of its generation failed."""
+    generations: dict[str, int] = {}
+    for entry in entries:
+        generations[entry.short_id] = max(entry.generation, generations.get(entry.short_id, 0))
+    return {
+        key: replace(record, generation=generations[record.short_id], locked=False)
+        if record.generation is None and record.short_id in generations else record
+        for key, record in records.items()
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,26 +194,44 @@ def plan_stage(facts: Facts, record: Record, kernel: Kernel, *, merge_from: str 
         needed -= facts.kernels.get(kernel.name, 0)  # what is there of it makes way for the whole
     if needed > facts.esp_free:
         steps += _make_room(facts, record, needed)
-    args = {"id": record.id}
-    staged = facts.staged
-    if staged is not None and staged.id != record.id:
-        steps.append(Step(Action.REMOVE_RECORD, {"id": staged.id}, "another deployment takes its place"))
-    steps.append(Step(Action.HOLD, {**args, "manifest": record.manifest_digest}))
-    steps.append(Step(Action.INSTALL_KERNEL, {"name": kernel.name, "files": dict(kernel.files)}))
+    steps += _install(record, kernel)
     if record.id != facts.booted:
-        steps.append(Step(Action.PREPARE_STATE, {**args, "merge-from": merge_from}))
-    steps.append(Step(Action.SAVE_RECORD, {"record": encode(record).decode("utf-8", "surrogateescape")}))
+        steps.append(Step(Action.PREPARE_STATE, {"id": record.id, "merge-from": merge_from}))
+    steps.append(_save(record))
+    steps += [
+        Step(Action.REMOVE_RECORD, {"id": old.id}, "another deployment takes its place")
+        for old in facts.records.values() if old.generation is None and old.id != record.id
+    ]
     return Plan("stage", tuple(steps))
+
+
+def plan_renew(facts: Facts, record: Record, kernel: Kernel, *, tries: int) -> Plan:
+    """Take a deployment that is kept for an image with the same tree, with its own /etc.
+
+    The kernel is installed again, since only the tree decides the id: the new image may bring another kernel command
+    line, signature or addon. What is staged makes way. The deployment becomes the default unless it is, unchanged.
+    """
+    old = facts.records[record.id]
+    steps = [*_install(record, kernel), _save(record)]
+    steps += [Step(Action.REMOVE_RECORD, {"id": waiting.id}, "another deployment takes its place")
+              for waiting in facts.records.values() if waiting.generation is None]
+    same_boot = (old.boot_type, old.boot_digest, old.options) == (record.boot_type, record.boot_digest, record.options)
+    if not (same_boot and facts.default is not None and facts.default.id == record.id):
+        steps += _promote(facts, record, _tries(facts, record, tries) if same_boot else tries)
+    return Plan("renew", tuple(steps))
 
 
 def plan_finalize(facts: Facts, *, tries: int, merge: bool) -> Plan:
     """Make the staged deployment the default one. With `merge`, /etc is merged once more, so that late edits are kept.
 
-    Raises NothingStaged.
+    Raises NothingStaged, and Refused when its kernel is not on the ESP any more.
     """
     staged = facts.staged
     if staged is None:
         raise NothingStaged("no deployment is staged")
+    if not facts.has_kernel(staged):
+        raise Refused(f"the staged deployment {staged.short_id} has no kernel on the ESP",
+                      advice="'bootcctl upgrade' stages it anew.")
     steps: list[Step] = []
     current = facts.current
     if merge and current is not None and staged.id not in (facts.booted, current.id):
@@ -187,29 +240,34 @@ def plan_finalize(facts: Facts, *, tries: int, merge: bool) -> Plan:
     return Plan("finalize", tuple(steps))
 
 
-def plan_rollback(facts: Facts, target: Record, *, time: str = "") -> Plan:
+def plan_rollback(facts: Facts, target: Record, *, tries: int, time: str) -> Plan:
     """Make an existing deployment the default one by a new generation; its old entries go afterwards.
 
-    With `time` (ISO 8601 in UTC) this is a retreat: the image of a newer default is noted as rejected, which is part of
-    the transaction, since an upgrade would take it again otherwise. A staged deployment stays staged. Raises Refused
-    when the target is the default already, is only staged, or has no kernel.
+    The image of a newer default is noted as rejected at `time` (ISO 8601 in UTC), which is part of the transaction,
+    since an upgrade would take it again otherwise. A staged deployment is locked, or the next shutdown would undo the
+    rollback. A target that never booted well counts its boots anew. Raises Refused when the target is the default
+    already, is only staged, or lacks something that it needs to boot.
     """
     if target.generation is None:
         raise Refused(f"deployment {target.short_id} is only staged",
                       advice="'bootcctl finalize' makes it the default.")
     if facts.default is not None and facts.default.id == target.id:
         raise Refused(f"deployment {target.short_id} is the default already")
-    for name in kernel_names(target):
-        if name not in facts.kernels or name in facts.partial:
-            raise Refused(f"deployment {target.short_id} cannot boot: its kernel {name[:16]} is not on the ESP",
-                          advice="'bootcctl switch' with its image installs it again.")
+    for there, what in ((facts.has_kernel(target), "its kernel is not on the ESP"),
+                        (target.id in facts.images, "its image is not in the repository"),
+                        (target.id in facts.state, "its state directory is gone")):
+        if not there:
+            raise Refused(f"deployment {target.short_id} cannot boot: {what}",
+                          advice="'bootcctl fsck --repair' mends what can be mended.")
     steps = []
-    left = facts.default
-    if time and left is not None and left.manifest_digest != target.manifest_digest and (
+    staged, left = facts.staged, facts.default
+    if staged is not None and not staged.locked:
+        steps.append(_save(replace(staged, locked=True)))
+    if left is not None and left.manifest_digest != target.manifest_digest and (
             left.generation or 0) > target.generation:
         reason = f"rolled back from version {left.version or left.short_id}"
         steps.append(Step(Action.REJECT, {"manifest": left.manifest_digest, "reason": reason, "time": time}))
-    return Plan("rollback", (*steps, *_promote(facts, target, 0)))
+    return Plan("rollback", (*steps, *_promote(facts, target, _tries(facts, target, tries))))
 
 
 def rollback_target(facts: Facts) -> Record:
@@ -230,7 +288,6 @@ def plan_unstage(facts: Facts) -> Plan:
     staged = facts.staged
     if staged is None:
         raise NothingStaged("no deployment is staged")
-    # There is an entry when finalizing failed half-way: it must not lead to what nobody knows any more.
     return Plan("unstage", tuple(_drop(facts, staged, "unstaged")))
 
 
@@ -249,8 +306,7 @@ def kept(facts: Facts, keep_previous: int) -> dict[str, str]:
         if record.pins:
             keep(record, "pinned")
     previous = [record for record in facts.deployed() if reasons.get(record.id) not in ("booted", "default")]
-    bad = {entry.short_id for entry in facts.entries if entry.bad}
-    previous.sort(key=lambda record: record.short_id in bad or record.health == "bad")
+    previous.sort(key=facts.is_bad)
     for record in previous[:keep_previous]:
         keep(record, "previous")
     return reasons
@@ -260,8 +316,15 @@ def plan_collect(facts: Facts, *, keep_previous: int) -> tuple[Plan, list[Remova
     """Drop deployments beyond the keep policy, then all that no remaining deployment refers to.
 
     Objects are not part of it: the repository's own collection follows when the plan is done. Raises Refused when there
-    are deployments but no entry at all: then this is the wrong partition, or a new one, and nobody knows what boots.
+    are deployments but no entry at all (then this is the wrong partition, or a new one, and nobody knows what boots),
+    when a record cannot be read, and when the running deployment has none.
     """
+    if facts.damaged:
+        raise Refused(f"the record of deployment {min(facts.damaged)[:12]} cannot be read, so nothing is collected",
+                      advice="'bootcctl status' names the file; restore it, or remove it and its boot entry.")
+    if facts.booted is not None and facts.booted not in facts.records:
+        raise Refused(f"the running deployment {facts.booted[:12]} has no record, so nothing is collected",
+                      advice="Upgrade or switch it by what made it, or boot a deployment that 'bootcctl list' shows.")
     if not facts.entries and any(record.generation is not None for record in facts.records.values()):
         raise Refused("no boot entry leads to any deployment, so nothing is collected",
                       advice="Mount the right ESP, or let 'bootcctl fsck --repair' write kernels and entries anew.")
@@ -274,20 +337,15 @@ def plan_collect(facts: Facts, *, keep_previous: int) -> tuple[Plan, list[Remova
             steps += _drop(facts, record, why)
             removals.append(Removal("deployment", record.id, why))
     staying = [record for record in facts.records.values() if record.id in reasons]
-    short_ids = {record.short_id for record in staying}
-    dropped = {record.short_id for record in facts.records.values()} - short_ids
-    for entry in facts.entries:
-        if entry.short_id not in short_ids | dropped:
-            why = "no deployment has this id"
-            steps.append(Step(Action.REMOVE_ENTRY, {"file": entry.file_name}, why))
-            removals.append(Removal("entry", entry.file_name, why))
-    in_use = {name for record in staying for name in kernel_names(record)} | facts.foreign
+    orphans = facts.orphans()
+    in_use = {name for record in staying for name in kernel_names(record)} | _kernels_of_others(facts)
     for name, size in facts.kernels.items():
         if name not in in_use:
             why = "no deployment boots from it"
             steps.append(Step(Action.REMOVE_KERNEL, {"name": name}, why))
             removals.append(Removal("kernel", name, why, size))
     ids = {record.id for record in staying}
+    ids |= {name for name in facts.state | facts.names for entry in orphans if name.startswith(entry.short_id)}
     manifests = {record.manifest_digest for record in staying}
     going = {name for record in facts.records.values() for name in (record.id, record.manifest_digest)}
 
@@ -311,8 +369,31 @@ def kernel_names(record: Record) -> tuple[str, ...]:
     return (f"{record.id}.efi",) if record.boot_type == "uki" else (record.boot_digest,)
 
 
+def _kernels_of_others(facts: Facts) -> set[str]:
+    """Names below `EFI/bootcd` that entries need which are not ours to judge."""
+    return {*facts.foreign, *(entry.kernel for entry in facts.orphans() if entry.kernel is not None)}
+
+
+def _install(record: Record, kernel: Kernel) -> list[Step]:
+    return [
+        Step(Action.HOLD, {"id": record.id, "manifest": record.manifest_digest}),
+        Step(Action.INSTALL_KERNEL, {"name": kernel.name, "files": dict(kernel.files)}),
+    ]
+
+
+def _save(record: Record) -> Step:
+    return Step(Action.SAVE_RECORD, {"record": encode(record).decode("utf-8", "surrogateescape")})
+
+
+def _tries(facts: Facts, record: Record, tries: int) -> int:
+    """How often the loader shall try a deployment that had an entry: without a counter if it has proven itself."""
+    return tries if any(entry.counted for entry in facts.entries_of(record)) else 0
+
+
 def _promote(facts: Facts, record: Record, tries: int) -> list[Step]:
-    generation = max([facts.last_generation, *(entry.generation for entry in facts.entries)]) + 1
+    # A number at the very end of the range is no generation of ours, and nothing could follow it.
+    used = (entry.generation for entry in facts.entries if entry.generation < _LAST_GENERATION)
+    generation = max([facts.last_generation, *used]) + 1
     steps = [
         Step(Action.WRITE_ENTRY, {"id": record.id, "generation": generation, "tries": tries}),
         Step(Action.SET_GENERATION, {"id": record.id, "generation": generation}),
@@ -343,9 +424,9 @@ def _make_room(facts: Facts, record: Record, needed: int) -> list[Step]:
     ]
     remaining = dict(facts.records)
     kernels = dict(facts.kernels)
-    if facts.staged is not None and facts.staged.id != record.id:
-        remaining.pop(facts.staged.id)
-    wanted = {*kernel_names(record), *facts.foreign}
+    for staged in [old for old in facts.records.values() if old.generation is None and old.id != record.id]:
+        del remaining[staged.id]
+    wanted = {*kernel_names(record), *_kernels_of_others(facts)}
     while True:
         in_use = {name for old in remaining.values() for name in kernel_names(old)} | wanted
         for name in [name for name in kernels if name not in in_use]:

@@ -21,6 +21,8 @@ from ..errors import RecordError
 from ..linux import files
 
 SCHEMA = 1
+MAX_TEXT = 256
+"""Characters of what an image says about itself that a record takes."""
 _ID = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 _MAX_SIZE = 1 << 20
 _MAX_GENERATION = 10**10 - 1  # as many as the name of a boot entry holds
@@ -29,6 +31,11 @@ _MAX_GENERATION = 10**10 - 1  # as many as the name of a boot entry holds
 def is_id(text: str) -> bool:
     """Whether this can be the id of a deployment."""
     return _ID.fullmatch(text) is not None
+
+
+def clipped(text: str) -> str:
+    """What an image says about itself, in a form for records, entries and terminals: its printable beginning."""
+    return "".join(char for char in text[: 4 * MAX_TEXT] if char.isprintable())[:MAX_TEXT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,8 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class EtcReport:
-    """What the last merge of /etc found, as paths relative to /etc."""
+    """What the last merge of /etc found, as paths relative to /etc. Of very many only the first are kept, and the last
+    entry says how many more there were (`etc.merge`)."""
 
     kept_local: tuple[str, ...] = ()
     """Changed locally and kept; the image did not touch them."""
@@ -146,6 +154,11 @@ def decode(data: bytes, where: str) -> Record:
     return Record(**values, generation=generation, pins=tuple(pins), extra=document)
 
 
+def _check_size(data: bytes, path: Path) -> None:
+    if len(data) > _MAX_SIZE:
+        raise RecordError(f"{path}: larger than {_MAX_SIZE} bytes")
+
+
 def _typed(value: Any, kind: type, where: str) -> Any:
     if type(value) is not kind:
         raise RecordError(f"{where}: expected {kind.__name__}")
@@ -177,8 +190,7 @@ class Records:
                     continue  # removed meanwhile
                 except OSError as error:
                     raise RecordError(f"{path}: {error.strerror}") from error
-                if len(data) > _MAX_SIZE:
-                    raise RecordError(f"{path}: larger than {_MAX_SIZE} bytes")
+                _check_size(data, path)
                 record = decode(data, str(path))
                 if record.id != path.stem:
                     raise RecordError(f"{path}: is about deployment {record.short_id}")
@@ -188,9 +200,14 @@ class Records:
         return found, problems
 
     def save(self, record: Record) -> None:
-        """Write durably and atomically."""
+        """Write durably and atomically. Raises RecordError for a record that `load` would refuse: written, it would
+        stop every command after this one."""
+        data = encode(record)
+        path = self._directory / f"{record.id}.json"
+        _check_size(data, path)
+        decode(data, str(path))
         self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
-        files.atomic_write(self._directory / f"{record.id}.json", encode(record))
+        files.atomic_write(path, data)
 
     def remove(self, deployment_id: str) -> None:
         """Forget a deployment; it is no error when it is not there."""

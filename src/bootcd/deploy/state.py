@@ -14,7 +14,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ..errors import NotBootable
+from ..errors import NotBootable, Refused
 from ..formats.tree import Directory, RegularFile
 from ..layout import Sysroot
 from ..linux import files
@@ -45,7 +45,7 @@ class States:
 
     def prepare(self, deployment_id: str, merge_from: str | None) -> EtcReport:
         """Make the state directory of a deployment, or make it anew: /etc of its image, with the local changes of
-        `merge_from` when given. Raises EtcConflict."""
+        `merge_from` when given. Raises EtcConflict, ObjectMismatch, and Refused when that has no /etc."""
         root = self._tree(deployment_id)
         home = self._sysroot.deployment(deployment_id)
         with files.translate(str(home)):
@@ -93,9 +93,12 @@ class States:
         if new is None:
             raise NotBootable(f"image {deployment_id[:12]} has no directory /etc")
         report = EtcReport()
-        source = self._sysroot.deployment(merge_from) / "etc" if merge_from is not None else None
         local: dict[int, Path] = {}
-        if merge_from is not None and source is not None and source.is_dir():
+        if merge_from is not None:
+            source = self._sysroot.deployment(merge_from) / "etc"
+            if not source.is_dir():
+                raise Refused(f"/etc of deployment {merge_from[:12]} is missing: {source}",
+                              advice="Its local changes would be lost. Put it back, or boot another deployment.")
             pristine = self._tree(merge_from).directory(b"etc") or Directory()
             live = scan_directory(source, None, self._repository.algorithm)
             local = {id(node): source / os.fsdecode(path[1:]) for path, node in live.walk()}
@@ -107,7 +110,7 @@ class States:
             if path is not None:
                 return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             assert node.digest is not None
-            return self._repository.objects.open(node.digest)
+            return self._repository.objects.open_verified(node.digest)
 
         _remove_tree(home / _NEW)
         try:
@@ -135,7 +138,7 @@ class States:
 
         def content(node: RegularFile) -> int:
             assert node.digest is not None
-            return self._repository.objects.open(node.digest)
+            return self._repository.objects.open_verified(node.digest)
 
         checkout(root.directory(b"var") or Directory(0o755), fresh, content)
         self._repository.sync()

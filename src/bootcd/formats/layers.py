@@ -12,14 +12,45 @@ Source: OCI image specification 1.1, layer.md ("Applying Changesets", "Whiteouts
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-from ..errors import LayerConflict
+from ..errors import LayerConflict, LayerTooLarge
 from .splitstream import External
 from .tar import Entry, EntryType
 from .tree import BlockDevice, CharDevice, Directory, Fifo, Inode, Leaf, RegularFile, Symlink
 
+MAX_NAMES = 500_000
+"""Names that the layers of an image may add. A full desktop has 300,000; each takes about 1 kB of memory while an image
+is composed, and a layer of empty files compresses to next to nothing."""
+MAX_METADATA = 256 << 20
+"""Bytes of names, link targets, inline contents and xattrs that the layers of an image may bring."""
+_MAX_PARENTS = 4096
 _WHITEOUT = b".wh."
 _OPAQUE = b".wh..wh..opq"
+
+
+@dataclass(slots=True)
+class Budget:
+    """What the layers of one image may still bring. What a later layer takes away is not given back: counting anew
+    could be provoked again and again."""
+
+    names: int = MAX_NAMES
+    metadata: int = MAX_METADATA
+
+    def spend(self, names: int, entry: Entry, content: bytes | External | None) -> None:
+        """Raise LayerTooLarge when nothing is left."""
+        self.names -= names
+        size = len(entry.path) + len(entry.target)
+        if isinstance(content, bytes):
+            size += len(content)
+        for key, value in entry.xattrs.items():
+            size += len(key) + len(value)
+        self.metadata -= size
+        if self.names < 0 or self.metadata < 0:
+            what = (f"more than {MAX_NAMES} names" if self.names < 0
+                    else f"more than {MAX_METADATA >> 20} MiB of names, small files and xattrs")
+            raise LayerTooLarge(f"the layers of the image bring {what}, the last of them {_shown(entry.path)}",
+                                advice="Build the image with fewer files.")
 
 
 def new_root() -> Directory:
@@ -27,12 +58,15 @@ def new_root() -> Directory:
     return Directory()
 
 
-def apply_layer(root: Directory, entries: Iterable[tuple[Entry, bytes | External | None]]) -> None:
-    """Change `root` as a layer's members say, which are those of `tar.entries`.
+def apply_layer(
+    root: Directory, entries: Iterable[tuple[Entry, bytes | External | None]], budget: Budget | None = None,
+) -> None:
+    """Change `root` as a layer's members say, which are those of `tar.entries`. All layers of an image share a budget.
 
     Raises LayerConflict, which names the member, when its parent or the target of a hard link is missing or of the
-    wrong type; `root` is then of no use any more.
+    wrong type, and LayerTooLarge; `root` is then of no use any more.
     """
+    budget = budget or Budget()
     # Members mostly come directory by directory. Whatever takes a directory away empties this.
     parents: dict[bytes, Directory] = {b"": root}
     for entry, content in entries:
@@ -45,6 +79,8 @@ def apply_layer(root: Directory, entries: Iterable[tuple[Entry, bytes | External
         where, _, name = path.rpartition(b"/")
         parent = parents.get(where)
         if parent is None:
+            if len(parents) >= _MAX_PARENTS:  # a path may have 4 kB
+                parents = {b"": root}
             parent = parents[where] = _find_parent(root, where, path)
         siblings = parent.entries
         if name.startswith(_WHITEOUT):
@@ -55,6 +91,7 @@ def apply_layer(root: Directory, entries: Iterable[tuple[Entry, bytes | External
             parents = {b"": root}
             continue
         old = siblings.get(name)
+        budget.spend(old is None, entry, content)
         if entry.type is EntryType.DIRECTORY and isinstance(old, Directory):
             old.copy_metadata(_directory(entry))
             continue

@@ -27,12 +27,10 @@ from ..errors import BootcdError, Unsupported
 from .files import error_of
 
 # System calls added since 5.2 have the same number on every architecture (alpha aside).
-SYS_OPEN_TREE = 428
 SYS_MOVE_MOUNT = 429
 SYS_FSOPEN = 430
 SYS_FSCONFIG = 431
 SYS_FSMOUNT = 432
-SYS_MOUNT_SETATTR = 442
 
 FSOPEN_CLOEXEC = 1
 FSMOUNT_CLOEXEC = 1
@@ -42,14 +40,8 @@ FSCONFIG_SET_FD = 5
 FSCONFIG_CMD_CREATE = 6
 MOVE_MOUNT_F_EMPTY_PATH = 0x04
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
-OPEN_TREE_CLONE = 1
 AT_FDCWD = -100
-AT_EMPTY_PATH = 0x1000
-AT_RECURSIVE = 0x8000
 MOUNT_ATTR_RDONLY = 0x01
-MOUNT_ATTR_NOSUID = 0x02
-MOUNT_ATTR_NODEV = 0x04
-MOUNT_ATTR_NOEXEC = 0x08
 MNT_DETACH = 2
 
 LOOP_CTL_GET_FREE = 0x4C82
@@ -275,25 +267,6 @@ def attach(mount_fd: int, path: str | os.PathLike[str]) -> None:
         _call("move_mount", SYS_MOVE_MOUNT, mount_fd, b"", AT_FDCWD, os.fsencode(path), MOVE_MOUNT_F_EMPTY_PATH)
     except OSError as error:
         raise error_of(f"cannot mount at {os.fspath(path)}", error) from error
-
-
-def open_tree(path: str | os.PathLike[str], *, recursive: bool = False) -> int:
-    """A detached copy (bind mount) of what is mounted at `path`."""
-    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | (AT_RECURSIVE if recursive else 0)
-    try:
-        return _call("open_tree", SYS_OPEN_TREE, AT_FDCWD, os.fsencode(path), flags)
-    except OSError as error:
-        raise error_of(f"cannot clone the mount at {os.fspath(path)}", error) from error
-
-
-def set_attributes(mount_fd: int, attributes: int, *, recursive: bool = False) -> None:
-    """Add MOUNT_ATTR_* to a mount."""
-    argument = struct.pack("<QQQQ", attributes, 0, 0, 0)
-    flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
-    try:
-        _call("mount_setattr", SYS_MOUNT_SETATTR, mount_fd, b"", flags, argument, len(argument))
-    except OSError as error:
-        raise error_of("cannot change mount attributes", error) from error
 
 
 def umount(path: str | os.PathLike[str], *, lazy: bool = True) -> None:

@@ -8,7 +8,7 @@ from ..errors import BootcdError, Busy
 from ..layout import IMAGE_REF_PREFIX, TAG_PREFIX
 from ..linux import files
 from ..store import gc
-from ..store.ociimages import TAGS, encode_tag
+from ..store.ociimages import MANIFEST_PREFIX, TAGS, encode_tag
 from . import describe
 from .machine import Machine
 from .results import CollectItem, CollectResult
@@ -56,8 +56,12 @@ def collect(session: Session, *, dry_run: bool) -> CollectResult:
         _clean(session)
         session.executor.run(what)
     # In a dry run the names are still there; the collection is told to look as if they were not.
+    # The records decide what stays, whatever became of the names that usually keep it.
+    staying = [facts.records[name] for name in kept]
     result = gc.collect(
         session.repository, dry_run=dry_run,
+        extra_images=[record.id for record in staying],
+        extra_streams=[f"{MANIFEST_PREFIX}{record.manifest_digest}" for record in staying],
         without_images={IMAGE_REF_PREFIX + item.name for item in removed if item.kind == "image name"},
         without_streams={TAGS + encode_tag(TAG_PREFIX + item.name) for item in removed if item.kind == "tag"},
     )

@@ -15,13 +15,15 @@ from ..boot import kargs, kernels
 from ..boot.discover import BootResources, Uki, find_boot_resources, os_release
 from ..boot.loader import install_systemd_boot
 from ..deploy.plan import Kernel
-from ..deploy.records import Record
+from ..deploy.records import Record, clipped
 from ..errors import SealMismatch, UsageError
 from ..formats.pe import Pe
 from ..formats.tree import RegularFile
 from ..model import ImageReference
 from .pull import Offer
 from .session import Session
+
+_INLINE = "inline:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +68,12 @@ def compose(
         boot_type="uki" if resources.uki is not None else "bls",
         boot_digest=boot_digest,
         composefs_karg=karg,
-        version=offer.version or release.version or "",
-        title=release.title,
-        created=offer.created,
+        version=clipped(offer.version or release.version or ""),
+        title=clipped(release.title),
+        created=clipped(offer.created),
         staged=now(),
         requested_by=_user(),
-        kernel_version=resources.kver or "",
+        kernel_version=clipped(resources.kver or ""),
         image_kargs=tuple(image_kargs),
         machine_kargs=machine_kargs,
     )
@@ -87,6 +89,17 @@ def kernel_of_image(session: Session, record: Record) -> Kernel:
     """What an existing deployment boots from, found in its image again. Raises what reading a damaged image raises."""
     resources = find_boot_resources(session.images.tree(record.config_digest))
     return _kernel(session, resources, record.id)[0]
+
+
+def contents(session: Session, kernel: Kernel) -> dict[str, kernels.Content]:
+    """How to read the files of a kernel from the repository."""
+    def content(size: int, source: str) -> kernels.Content:
+        inline = source.removeprefix(_INLINE)
+        if inline != source:
+            return kernels.Content.of(bytes.fromhex(inline))
+        return kernels.Content(size, lambda: session.repository.objects.chunks(bytes.fromhex(source)))
+
+    return {name: content(size, source) for name, (size, source) in kernel.files.items()}
 
 
 def _kernel(session: Session, resources: BootResources, deployment_id: str) -> tuple[Kernel, str]:
@@ -107,10 +120,13 @@ def _pair(session: Session, resources: BootResources) -> tuple[Kernel, str]:
 
 def _uki(session: Session, uki: Uki, deployment_id: str) -> tuple[Kernel, str]:
     pe = Pe.parse(_mapped(session, uki.file), uki.name)
-    named = kernels.uki_digests(pe)
-    if not any(karg.digest.hex() == deployment_id for karg in named):
-        said = ", ".join(karg.digest.hex()[:12] for karg in named) or "no digest at all"
+    # Of several digests the initrd goes by one, and that must be ours.
+    named = kernels.uki_digest(pe, session.repository.algorithm)
+    if named is None or named.digest.hex() != deployment_id:
+        said = named.digest.hex()[:12] if named is not None else "no digest at all"
         raise SealMismatch(f"UKI {uki.name} names {said}, but the image has the digest {deployment_id[:12]}")
+    if named.insecure and session.repository.secure:
+        session.progress.note(f"UKI {uki.name} does not demand fs-verity ('?'), though this repository has it.")
     contents = {"uki": _source(uki.file), **{name: _source(addon) for name, addon in uki.addons.items()}}
     size = kernels.needed(session.esp, [length for length, _ in contents.values()])
     return Kernel(f"{deployment_id}.efi", size, contents), kernels.uki_boot_digest(pe)
@@ -141,7 +157,7 @@ def _chunks(session: Session, file: RegularFile) -> Iterator[bytes]:
 def _source(file: RegularFile) -> tuple[int, str]:
     if file.digest is not None:
         return file.size, file.digest.hex()
-    return file.size, "inline:" + (file.inline or b"").hex()
+    return file.size, _INLINE + (file.inline or b"").hex()
 
 
 def _sealed_arguments(session: Session, machine_kargs: tuple[str, ...], first: bool) -> None:

@@ -23,10 +23,13 @@ def rollback(machine: Machine, name: str | None) -> ChangeResult:
             target = facts.default  # asked for again since it was cut off: twice would lead back
         else:
             target = select(facts, name) if name is not None else plan.rollback_target(facts)
-            session.executor.run(plan.plan_rollback(facts, target, time=now()))
+            session.executor.run(plan.plan_rollback(facts, target, tries=session.config.boot_tries, time=now()))
         after = session.facts()
         version = f" (version {target.version})" if target.version else ""
-        return ChangeResult("deployed", f"Deployment {target.short_id}{version} boots next.",
+        staged = after.staged
+        waits = "" if staged is None else (f" Deployment {staged.short_id} stays staged, but is not finalized "
+                                           "before 'bootcctl upgrade' asks for it.")
+        return ChangeResult("deployed", f"Deployment {target.short_id}{version} boots next.{waits}",
                             describe.deployment(after, after.records[target.id]))
 
 
@@ -35,6 +38,9 @@ def pin(machine: Machine, name: str, label: str) -> ChangeResult:
     with change(machine) as session:
         facts = session.facts()
         record = select(facts, name)
+        if record.generation is None:
+            raise Refused(f"deployment {record.short_id} is only staged",
+                          advice="It can be pinned once it has become the default.")
         for other in facts.records.values():
             if label and other.id != record.id and any(pin.label == label for pin in other.pins):
                 raise Refused(f"deployment {other.short_id} is pinned as '{label}' already",

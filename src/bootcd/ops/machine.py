@@ -73,6 +73,7 @@ def boot_order(listing: entries.Listing) -> tuple[Entry, ...]:
     passed_over = [entry for entry in listing.ours if entry not in shown]
     return tuple(
         Entry(entry.file_name, entry.generation, entry.id_prefix,
-              bad=entry.problem is not None or entry.name.tries_left == 0)
+              bad=entry.problem is not None or entry.name.tries_left == 0,
+              counted=entry.name.tries_left is not None, kernel=entry.kernel)
         for entry in [*shown, *passed_over]
     )

@@ -12,10 +12,10 @@ from ..boot.esp import Esp
 from ..config import Config
 from ..deploy.execute import Executor
 from ..deploy.generation import last_generation
-from ..deploy.plan import Facts, Plan
+from ..deploy.plan import Facts, Plan, with_generations
 from ..deploy.records import Records
 from ..deploy.state import States
-from ..errors import NoSpace, RecordError
+from ..errors import NoSpace
 from ..layout import IMAGE_REF_PREFIX, TAG_PREFIX
 from ..model import Progress
 from ..store.ociimages import OciImages
@@ -52,16 +52,18 @@ class Session:
         return self.machine.progress
 
     def facts(self) -> Facts:
-        """The machine as it is now. Raises RecordError: nothing is decided on half of the truth."""
+        """The machine as it is now."""
         records, problems = self.records.load()
-        if problems:
-            raise RecordError(f"{problems[0]}", advice="'bootcctl status' names every damaged record.")
+        for problem in problems:
+            self.progress.note(f"Passed over: {problem}")
+        stems = {path.stem for path in self.machine.sysroot.records.glob("*.json")}
         listing = entries.list_entries(self.esp)
+        order = boot_order(listing)
         installed = kernels.list_kernels(self.esp)
         names = self.repository.images.refs()
         return Facts(
-            records=records,
-            entries=boot_order(listing),
+            records=with_generations(records, order),
+            entries=order,
             booted=self.machine.booted(),
             last_generation=max([last_generation(self.machine.sysroot.generation),
                                  *(record.generation or 0 for record in records.values())]),
@@ -72,6 +74,8 @@ class Session:
                 if (name := kernels.kernel_of(path)) is not None
             ),
             esp_free=self.esp.free(),
+            images=frozenset(name for name in records if self.repository.images.has(bytes.fromhex(name))),
+            damaged=frozenset(stems - records.keys()),
             state=States(self.machine.sysroot, self.repository).ids(),
             names=frozenset(name.removeprefix(IMAGE_REF_PREFIX) for name in names if name.startswith(IMAGE_REF_PREFIX)),
             tags=frozenset(tag.removeprefix(TAG_PREFIX) for tag in self.images.tags() if tag.startswith(TAG_PREFIX)),

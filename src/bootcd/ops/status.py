@@ -8,7 +8,7 @@ import os
 from ..boot import entries, kernels
 from ..boot.loader import read_variables
 from ..deploy.journal import Journal
-from ..deploy.plan import Facts, kernel_names
+from ..deploy.plan import Facts, kernel_names, with_generations
 from ..deploy.records import Record, Records
 from ..errors import BootcdError
 from ..store.repository import Repository
@@ -36,7 +36,12 @@ def status(machine: Machine) -> Status:
     except BootcdError as error:
         if records or machine.esp_path is not None:
             warnings.append(str(error))
-    facts = Facts(records=records, entries=boot_order(listing), booted=booted)
+    order = boot_order(listing)
+    facts = Facts(records=with_generations(records, order), entries=order, booted=booted)
+    warnings += [f"boot entry {entry.file_name} leads to no deployment that is known here; it is left alone"
+                 for entry in facts.orphans()]
+    if booted is not None and booted not in records:
+        warnings.append(f"the running deployment {booted[:12]} has no record")
     if records and not facts.entries:
         warnings.append("no boot entry leads to any deployment")
     unfinished = ""

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..boot.kargs import check_machine_kargs
 from ..deploy import plan
 from ..deploy.plan import Facts
 from ..deploy.records import Record
 from ..deploy.rejected import Rejected
-from ..errors import DeploymentNotFound, TargetInUse
-from ..layout import TAG_PREFIX
+from ..errors import DeploymentNotFound, Refused, TargetInUse
 from ..linux import files
 from ..model import ImageReference, Platform
 from ..registry.sources import FetchedManifest, Source
@@ -33,6 +33,7 @@ def install(machine: Machine, image: str, kargs: Sequence[str]) -> ChangeResult:
     An installation that was cut off can be run again.
     """
     reference = ImageReference.parse(image)
+    check_machine_kargs(kargs)
     with files.translate(f"cannot create {machine.sysroot.path}"):
         machine.sysroot.path.mkdir(mode=0o755, parents=True, exist_ok=True)
     if machine.esp_path is not None:
@@ -72,12 +73,11 @@ def check(machine: Machine) -> CheckResult:
                 staged = facts.staged is not None and facts.staged.manifest_digest == fetched.digest
                 return CheckResult(tracked.image, False, fetched.digest, staged, current_version=tracked.version)
             offer = examine(session.repository, source, fetched)
-        rejection = Rejected(machine.sysroot.rejected).load().get(fetched.digest)
         return CheckResult(
             tracked.image, True, fetched.digest, version=offer.version, created=offer.created,
             current_version=tracked.version, download_size=offer.download_size, reused_size=offer.reused_size,
             layers=len(offer.layers), layers_missing=len(offer.missing),
-            rejected=rejection.reason if rejection is not None else "",
+            rejected=_rejection(machine, facts, fetched.digest),
         )
 
 
@@ -92,14 +92,14 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool) -> C
             settled = _settled(session, facts, fetched, download_only)
             if settled is not None:
                 return settled
-            rejected = Rejected(machine.sysroot.rejected)
-            rejection = rejected.load().get(fetched.digest)
-            if rejection is not None and not allow_rejected:
-                return ChangeResult("rejected", f"{reference} still names an image that is not taken again: "
-                                    f"{rejection.reason}, {rejection.time}. --allow-rejected takes it.")
+            why = _rejection(machine, facts, fetched.digest)
+            if why and not allow_rejected:
+                return ChangeResult("rejected", f"{reference} still names an image that is not taken again: {why}. "
+                                    "--allow-rejected takes it.")
             result = _deploy(session, facts, reference, source, fetched, tracked.machine_kargs,
-                             download_only=download_only)
-            rejected.discard(fetched.digest)
+                             download_only=download_only, allow_bad=allow_rejected)
+            if result.outcome != "rejected":
+                Rejected(machine.sysroot.rejected).discard(fetched.digest)
             return result
 
 
@@ -112,12 +112,15 @@ def switch(machine: Machine, image: str, *, download_only: bool) -> ChangeResult
         with source_of(reference, machine.config) as source:
             fetched = source.manifest(Platform.current())
             current = facts.current
-            if current is not None and fetched.digest == current.manifest_digest and facts.staged is None:
+            same = current is not None and fetched.digest == current.manifest_digest
+            if current is not None and same and _is_whole(session, facts, current):
+                if facts.staged is not None:
+                    session.executor.run(plan.plan_unstage(facts))
                 session.records.save(replace(current, image=str(reference)))
                 return ChangeResult("unchanged", f"The machine runs this image already; it follows {reference} now.",
                                     describe.deployment(session.facts(), replace(current, image=str(reference))))
             result = _deploy(session, facts, reference, source, fetched, tracked.machine_kargs,
-                             download_only=download_only)
+                             download_only=download_only, allow_bad=True)
             Rejected(machine.sysroot.rejected).discard(fetched.digest)
             return result
 
@@ -134,6 +137,9 @@ def finalize(machine: Machine) -> ChangeResult:
 
 
 def _tracked(facts: Facts) -> Record:
+    if facts.booted is not None and facts.booted not in facts.records:
+        raise Refused(f"the running deployment {facts.booted[:12]} has no record: whose /etc shall be taken along?",
+                      advice="Boot a deployment that 'bootcctl list' shows, and upgrade from there.")
     record = facts.staged or facts.current
     if record is None:
         raise DeploymentNotFound("there is no deployment to upgrade from",
@@ -144,12 +150,12 @@ def _tracked(facts: Facts) -> Record:
 def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_only: bool) -> ChangeResult | None:
     """The answer when nothing has to be downloaded."""
     staged, current = facts.staged, facts.current
-    if staged is not None and staged.manifest_digest == fetched.digest:
+    if staged is not None and staged.manifest_digest == fetched.digest and _is_whole(session, facts, staged):
         if download_only:
             return ChangeResult("unchanged", f"Deployment {staged.short_id} is staged already.",
                                 describe.deployment(facts, staged))
         return _activate(session, facts, staged, None)
-    if current is None or current.manifest_digest != fetched.digest:
+    if current is None or current.manifest_digest != fetched.digest or not _is_whole(session, facts, current):
         return None
     if staged is not None:
         session.executor.run(plan.plan_unstage(facts))
@@ -161,9 +167,25 @@ def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_
                         describe.deployment(facts, current))
 
 
+def _rejection(machine: Machine, facts: Facts, manifest_digest: str) -> str:
+    """Why an image is not taken by itself: the machine was rolled back from it, or it did not boot. Empty otherwise."""
+    rejection = Rejected(machine.sysroot.rejected).load().get(manifest_digest)
+    if rejection is not None:
+        return f"{rejection.reason}, {rejection.time}"
+    bad = [record for record in facts.records.values()
+           if record.manifest_digest == manifest_digest and facts.is_bad(record)]
+    return f"version {bad[0].version or bad[0].short_id} did not boot" if bad else ""
+
+
+def _is_whole(session: Session, facts: Facts, record: Record) -> bool:
+    """Whether a deployment has all that it boots from; if not, its image is worth to be taken again."""
+    here = facts.has_kernel(record) and record.id in facts.images
+    return here and not session.images.missing(record.manifest_digest)
+
+
 def _deploy(
     session: Session, facts: Facts, reference: ImageReference, source: Source, fetched: FetchedManifest,
-    machine_kargs: tuple[str, ...], *, download_only: bool, first: bool = False,
+    machine_kargs: tuple[str, ...], *, download_only: bool, first: bool = False, allow_bad: bool = False,
 ) -> ChangeResult:
     """Pull, compose, stage, and go on as far as the situation allows."""
     offer = examine(session.repository, source, fetched)
@@ -174,7 +196,17 @@ def _deploy(
     record = replace(composed.record, pins=known.pins if known is not None else (), locked=download_only)
     current = facts.current
     if known is not None and known.generation is not None:
-        return _again(session, facts, record, known, stats)
+        why = "" if allow_bad else _rejection(session.machine, facts, known.manifest_digest)
+        if why:
+            return ChangeResult("rejected", f"The image has the same contents as one that is not taken again: {why}. "
+                                "--allow-rejected takes it.", describe.deployment(facts, known), stats)
+        if download_only:
+            return ChangeResult("unchanged", f"Deployment {known.short_id} has the same contents and is kept already; "
+                                "'bootcctl upgrade' makes it boot.", describe.deployment(facts, known), stats)
+        return _renew(session, facts, record, known, composed.kernel, stats)
+    if record.id in facts.damaged:
+        raise Refused(f"the image has the contents of deployment {record.short_id}, whose record cannot be read",
+                      advice="'bootcctl status' names the file; restore it, or remove it and its boot entry.")
     session.progress.begin("Staging")
     session.esp.clean()
     merge_from = current.id if current is not None else None
@@ -186,19 +218,20 @@ def _deploy(
     return _activate(session, facts, facts.records[record.id], stats)
 
 
-def _again(session: Session, facts: Facts, record: Record, known: Record, stats: PullStats) -> ChangeResult:
+def _renew(
+    session: Session, facts: Facts, record: Record, known: Record, kernel: plan.Kernel, stats: PullStats
+) -> ChangeResult:
     """The image has the tree of a deployment that is there: that one is taken, with its /etc."""
-    renewed = replace(known, image=record.image, manifest_digest=record.manifest_digest,
-                      config_digest=record.config_digest, version=record.version, created=record.created)
-    session.images.tag(record.manifest_digest, TAG_PREFIX + record.manifest_digest)
-    session.records.save(renewed)
-    if facts.default is not None and facts.default.id == known.id:
-        return ChangeResult("unchanged", f"The image has the same contents as deployment {known.short_id}.",
-                            describe.deployment(session.facts(), renewed), stats)
-    session.executor.run(plan.plan_rollback(facts, known))
+    renewed = replace(record, generation=known.generation, staged=known.staged, etc_report=known.etc_report)
+    what = plan.plan_renew(facts, renewed, kernel, tries=session.config.boot_tries)
+    session.esp.clean()
+    session.executor.run(what)
     after = session.facts()
-    return ChangeResult("deployed", f"Deployment {known.short_id}, which was kept, is the default now.",
-                        describe.deployment(after, after.records[known.id]), stats)
+    info = describe.deployment(after, after.records[known.id])
+    if info.generation == known.generation:
+        message = f"The image has the same contents as deployment {known.short_id}."
+        return ChangeResult("unchanged", message, info, stats)
+    return ChangeResult("deployed", f"Deployment {known.short_id}, which was kept, boots next.", info, stats)
 
 
 def _activate(session: Session, facts: Facts, staged: Record, stats: PullStats | None) -> ChangeResult:

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from ..boot import entries, kernels
 from ..deploy.journal import Journal
-from ..deploy.plan import Action, Plan, Step, kernel_names
+from ..deploy.plan import Action, Kernel, Plan, Step, kernel_names
 from ..deploy.records import Record
 from ..errors import BootcdError
+from ..layout import TAG_PREFIX
 from ..store import fsck
 from ..store.fsck import FsckReport
-from .compose import kernel_of_image
+from .compose import contents, kernel_of_image
 from .machine import Machine
 from .results import FsckItem, FsckResult
 from .session import Session, change, look
@@ -20,36 +23,61 @@ ENTRY_MISSING = "entry-missing"
 """The kinds of findings about the ESP; all others are those of cfsctl's fsck."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one look at everything found."""
+
+    report: FsckReport
+    kernels: list[tuple[Record, FsckItem]]
+    entries: list[tuple[Record, FsckItem]]
+
+    @property
+    def items(self) -> list[FsckItem]:
+        return [*(FsckItem(finding.kind, finding.what, finding.detail) for finding in self.report.findings),
+                *(item for _, item in (*self.kernels, *self.entries))]
+
+
 def verify(machine: Machine, *, repair: bool, metadata_only: bool) -> FsckResult:
-    """Run fsck; with `repair`, remove what is damaged, name what has to be pulled again, and copy kernels anew."""
+    """Run fsck; with `repair`, remove what is damaged, name what has to be pulled again, and copy kernels anew.
+
+    After a repair everything is looked at once more, and `ok` is about that. What stays broken is among the findings
+    and no error: the rest is repaired all the same.
+    """
     if not repair:
         with look(machine) as session:
-            report = fsck.check(session.repository, metadata_only=metadata_only, progress=session.progress)
-            broken = _broken_kernels(session, metadata_only)
-            lost = _lost_entries(session)
-            return _result(report, [item for _, item in (*broken, *lost)])
+            found = _look(session, metadata_only)
+            return _result(found, found.items, ok=not found.items)
     with change(machine) as session:
-        report = fsck.check(session.repository, metadata_only=metadata_only, progress=session.progress)
-        pull_again = [] if report.ok else fsck.repair(session.repository, report)
-        broken = _broken_kernels(session, metadata_only)
-        left = [item for record, item in broken if not _repair_kernel(session, record)]
-        lost = _lost_entries(session)
-        for record, _ in lost:
-            session.executor.run(Plan("repair", (
-                Step(Action.WRITE_ENTRY, {"id": record.id, "generation": record.generation, "tries": 0}),
-            )))
-        return FsckResult(
-            ok=not pull_again and not left, objects=report.objects, streams=report.streams, images=report.images,
-            findings=(*_items(report), *(item for _, item in (*broken, *lost))),
-            repaired=bool(report.findings or broken or lost), pull_again=tuple(pull_again),
-        )
+        found = _look(session, metadata_only)
+        if not found.items:
+            return _result(found, [], ok=True)
+        pull_again = [] if found.report.ok else _by_reference(session, fsck.repair(session.repository, found.report))
+        _repair_esp(session, found)
+        left = _look(session, metadata_only)
+        known = {(item.kind, item.what) for item in found.items}
+        new = [item for item in left.items if (item.kind, item.what) not in known]
+        return _result(left, [*found.items, *new], ok=not pull_again and not left.items,
+                       repaired=bool(new) or len(left.items) < len(found.items), pull_again=tuple(pull_again))
+
+
+def _look(session: Session, metadata_only: bool) -> _Found:
+    return _Found(
+        fsck.check(session.repository, metadata_only=metadata_only, progress=session.progress),
+        _broken_kernels(session, metadata_only), _lost_entries(session),
+    )
+
+
+def _by_reference(session: Session, names: list[str]) -> list[str]:
+    """Names of images as `image pull` takes them: our own tags and digests say nothing about where an image is from."""
+    images = {record.manifest_digest: record.image for record in session.records.load()[0].values()}
+    return list(dict.fromkeys(images.get(name.removeprefix(TAG_PREFIX), name) for name in names))
 
 
 def _broken_kernels(session: Session, metadata_only: bool) -> list[tuple[Record, FsckItem]]:
-    """Kernels that deployments boot from and that are missing, incomplete or have other content than their name says.
+    """Kernels that deployments boot from and that are missing, incomplete or have other content than they should.
 
-    UKIs are only looked at for being there: their name is not made from their content, and the firmware or the kernel
-    they hold checks them.
+    What a pair should hold is in its name; a UKI with its addons is compared with its image. When that is damaged, it
+    is a finding of its own.
     """
     records = session.records.load()[0]
     if not records:
@@ -61,12 +89,26 @@ def _broken_kernels(session: Session, metadata_only: bool) -> list[tuple[Record,
             kernel = installed.get(name)
             if kernel is None or not kernel.complete:
                 problem = "missing" if kernel is None else "incomplete"
-            elif kernel.is_uki or metadata_only or kernels.verify_kernel(session.esp, name):
+            elif metadata_only or name in found or _is_sound(session, record, name):
                 continue
             else:
                 problem = "its content has another digest"
             found.setdefault(name, (record, FsckItem(KERNEL_DAMAGED, name, problem)))
     return list(found.values())
+
+
+def _is_sound(session: Session, record: Record, name: str) -> bool:
+    try:
+        if record.boot_type != "uki":
+            return kernels.verify_kernel(session.esp, name)
+        files = contents(session, kernel_of_image(session, record))
+    except BootcdError as error:
+        if record.boot_type != "uki":
+            session.progress.note(f"Kernel {name[:16]} cannot be read: {error}")
+            return False
+        session.progress.note(f"The UKI of deployment {record.short_id} cannot be compared with its image: {error}")
+        return True
+    return kernels.verify_uki(session.esp, record.id, files.pop("uki"), files)
 
 
 def _lost_entries(session: Session) -> list[tuple[Record, FsckItem]]:
@@ -85,26 +127,43 @@ def _lost_entries(session: Session) -> list[tuple[Record, FsckItem]]:
             for record in deployed if record.short_id not in there]
 
 
-def _repair_kernel(session: Session, record: Record) -> bool:
-    """Copy a kernel from the objects of its image to the ESP once more; False when the image is damaged, too."""
-    try:
-        kernel = kernel_of_image(session, record)
-    except BootcdError as error:
-        session.progress.note(f"The kernel of deployment {record.short_id} cannot be copied again: {error}")
-        return False
-    session.executor.run(Plan("repair", (
-        Step(Action.REMOVE_KERNEL, {"name": kernel.name}, "damaged"),
-        Step(Action.INSTALL_KERNEL, {"name": kernel.name, "files": dict(kernel.files)}),
-    )))
-    return True
+def _repair_esp(session: Session, found: _Found) -> None:
+    """Copy kernels and write entries anew, each for itself: what fails is noted and stays a finding."""
+    session.esp.clean()  # what an interrupted repair left takes the room that this one needs
+    failed: set[str] = set()
+    for record, item in found.kernels:
+        try:
+            _repair_kernel(session, kernel_of_image(session, record))
+        except BootcdError as error:
+            failed.add(item.what)
+            session.progress.note(f"The kernel of deployment {record.short_id} cannot be copied again: {error}")
+    for record, _ in found.entries:
+        if not failed.isdisjoint(kernel_names(record)):
+            continue  # an entry that cannot boot would only be in the way of those that can
+        step = Step(Action.WRITE_ENTRY, {"id": record.id, "generation": record.generation, "tries": 0})
+        try:
+            session.esp.prepare()
+            session.executor.run(Plan("repair", (step,)))
+        except BootcdError as error:
+            session.progress.note(f"The entry of deployment {record.short_id} cannot be written again: {error}")
 
 
-def _result(report: FsckReport, kernels: list[FsckItem]) -> FsckResult:
-    return FsckResult(
-        ok=report.ok and not kernels, objects=report.objects, streams=report.streams, images=report.images,
-        findings=(*_items(report), *kernels), repaired=False, pull_again=(),
-    )
+def _repair_kernel(session: Session, kernel: Kernel) -> None:
+    """Copy a kernel from the objects of its image to the ESP once more.
+
+    Without a plan: a cut-off repair is found by the next one, and what is on the ESP is never removed for it.
+    """
+    files = contents(session, kernel)
+    session.esp.prepare()
+    if "uki" in files:
+        kernels.install_uki(session.esp, kernel.name.removesuffix(".efi"), files.pop("uki"), files)
+    else:
+        kernels.replace_kernel(session.esp, kernel.name, files["vmlinuz"], files["initrd"])
 
 
-def _items(report: FsckReport) -> list[FsckItem]:
-    return [FsckItem(finding.kind, finding.what, finding.detail) for finding in report.findings]
+def _result(
+    found: _Found, items: list[FsckItem], *, ok: bool, repaired: bool = False, pull_again: tuple[str, ...] = (),
+) -> FsckResult:
+    report = found.report
+    return FsckResult(ok=ok, objects=report.objects, streams=report.streams, images=report.images,
+                      findings=tuple(items), repaired=repaired, pull_again=pull_again)

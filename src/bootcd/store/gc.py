@@ -34,7 +34,6 @@ class GcResult:
     streams_pruned: int = 0
     image_names: list[str] = field(default_factory=list)
     stream_names: list[str] = field(default_factory=list)
-    broken_refs: list[str] = field(default_factory=list)
 
 
 def collect(
@@ -114,8 +113,6 @@ def _collect(repo: Repository, live: set[bytes], *, dry_run: bool) -> GcResult:
     result.stream_names, broken_streams = repo.streams.links.broken(gone=gone)
     result.images_pruned = len(result.image_names) + len(broken_images)
     result.streams_pruned = len(result.stream_names) + len(broken_streams)
-    result.broken_refs = [f"images/refs/{ref}" for ref in broken_images]
-    result.broken_refs += [f"streams/refs/{ref}" for ref in broken_streams]
     leftovers, leftover_bytes = repo.objects.remove_leftovers(LEFTOVER_AGE, dry_run=dry_run)
     result.objects_removed += leftovers
     result.object_bytes += leftover_bytes

@@ -112,10 +112,6 @@ class Links:
                         found[path] = text.rsplit("/", 1)[-1]
         return dict(sorted(found.items()))
 
-    def refs_to(self, name: str) -> list[str]:
-        """The refs that lead to a name."""
-        return [ref for ref, target in self.refs().items() if target == name]
-
     # --- collection ---
 
     def broken(self, *, gone: frozenset[bytes] | set[bytes] = frozenset()) -> tuple[list[str], list[str]]:

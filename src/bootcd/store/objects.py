@@ -88,6 +88,14 @@ class ObjectStore:
                 raise
         return fd
 
+    def open_verified(self, digest: bytes) -> int:
+        """As `open`, but in an insecure repository all content is read and checked first, for who gives it away under
+        another name. Raises ObjectMismatch."""
+        if not self._secure:
+            for _ in self.chunks(digest):
+                pass
+        return self.open(digest)
+
     def open_unchecked(self, digest: bytes) -> int:
         """A descriptor for reading, whatever the content is. Raises RepositoryDamaged when it is not there."""
         dirfd = self._dir(digest)
@@ -113,10 +121,16 @@ class ObjectStore:
         return data
 
     def chunks(self, digest: bytes) -> Iterator[bytes]:
-        """The content a piece at a time; only in a secure repository is it checked. Raises as `open`."""
+        """The content a piece at a time, checked against the digest: by the kernel in a secure repository, else by
+        us, and then only the end tells that what came before was wrong. Raises as `open`, and ObjectMismatch."""
+        hasher = None if self._secure else Hasher(self.algorithm)
         with open(self.open(digest), "rb", buffering=0) as file, self._reading(digest):
             while data := file.read(CHUNK):
+                if hasher is not None:
+                    hasher.update(data)
                 yield data
+        if hasher is not None and hasher.digest() != digest:
+            raise ObjectMismatch(f"object {digest.hex()} has other content than its name says")
 
     def all(self) -> Iterator[bytes]:
         """Every digest that has an object, in order. Raises RepositoryDamaged for a name that is none."""
@@ -156,7 +170,7 @@ class ObjectStore:
 
     def insert(self, digest: bytes, data: Data) -> bool:
         """Store content under the digest that the caller has just measured. False when it was there already."""
-        if self._is_sound(digest, len(data)):
+        if self._is_sound(digest, len(data), data):
             return False
         dirfd = self._dir(digest, create=True)
         try:
@@ -258,15 +272,33 @@ class ObjectStore:
         except OSError as error:
             raise files.error_of(f"cannot look for object {digest.hex()}", error) from error
 
-    def _is_sound(self, digest: bytes, size: int) -> bool:
-        """Whether the object is there and, as far as can be told without reading it, complete."""
+    def _is_sound(self, digest: bytes, size: int, data: Data | None = None) -> bool:
+        """Whether the object is there with its content, which is `data` if the caller has it at hand.
+
+        With fs-verity the kernel knows. Without, it is read: content that has just come must not be taken to be there
+        because something else of the same size has its name. That costs 1 s for each GiB that is reused, which is less
+        than it took to come (440 MiB in 12,000 objects, in the page cache: 1.1 s instead of 0.7 s).
+        """
         if self._size(digest) != size:
             return False
-        if self._secure:
-            try:
+        try:
+            if self._secure:
                 os.close(self.open(digest))
-            except (ObjectMismatch, RepositoryDamaged):
-                return False
+            elif data is not None and size <= CHUNK:
+                fd = self.open_unchecked(digest)
+                try:
+                    return os.read(fd, size + 1) == data
+                finally:
+                    os.close(fd)
+            else:
+                for _ in self.chunks(digest):
+                    pass
+        except (ObjectMismatch, RepositoryDamaged):
+            return False
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return False  # the disk cannot read it: time for another copy
         return True
 
     def _publish(self, temporary: files.TempFile, digest: bytes, size: int) -> bool:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from ..errors import BlobMismatch, ImageNotFound, OciError, RepositoryDamaged, UsageError
 from ..formats.erofs.layout import Version
 from ..formats.erofs.writer import write_image
-from ..formats.layers import apply_layer, new_root
+from ..formats.layers import Budget, apply_layer, new_root
 from ..formats.oci import MAX_DOCUMENT, Config, Manifest
 from ..formats.splitstream import ContentType, External, Splitstream, Writer
 from ..formats.tar import entries
@@ -207,13 +207,14 @@ class OciImages:
     def tree(self, config_digest: str) -> Directory:
         """The file tree of an image: layers merged, then brought into the form that composefs gives OCI images.
 
-        /boot has its content. Raises LayerConflict, RepositoryDamaged, ObjectMismatch and errors of formats.
+        /boot has its content. Raises LayerConflict, LayerTooLarge, RepositoryDamaged, ObjectMismatch and errors of
+        formats.
         """
-        root = new_root()
+        root, budget = new_root(), Budget()
         for diff_id in self.config(config_digest).diff_ids:
             stream = self._repo.streams.open(layer_name(diff_id), ContentType.OCI_LAYER)
             try:
-                apply_layer(root, entries(stream.chunks()))
+                apply_layer(root, entries(stream.chunks()), budget)
             except Exception as error:
                 error.add_note(f"in layer {diff_id}")
                 raise

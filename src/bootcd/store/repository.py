@@ -168,10 +168,6 @@ class Repository:
         finally:
             self._lock.shared(LOCK_WAIT)
 
-    @property
-    def writable(self) -> bool:
-        return self._refusal is None
-
     def require_writable(self) -> None:
         """Raises ReadOnly, PermissionDenied or RepositoryTooNew when nothing may be changed here."""
         if self._refusal is not None:

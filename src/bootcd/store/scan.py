@@ -29,7 +29,6 @@ from ..formats.tree import (
 )
 from ..linux import files
 from .objects import CHUNK
-from .repository import Repository
 
 StoreFile = Callable[[int, int], bytes]
 """Takes a descriptor at offset 0 and the size, and returns the digest."""
@@ -46,20 +45,6 @@ def scan_directory(path: str | bytes | os.PathLike[str], store: StoreFile | None
     with files.translate(f"cannot read {os.fsdecode(where)}"):
         fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     return _Scan(store or _measurer(algorithm)).run(fd, where)
-
-
-def store_into(repo: Repository) -> StoreFile:
-    """A `store` that makes objects of a repository."""
-
-    def store(fd: int, size: int) -> bytes:
-        if size <= CHUNK:
-            return repo.objects.put(_read_small(fd, size))
-        with repo.objects.writer() as writer:
-            while data := os.read(fd, CHUNK):
-                writer.write(data)
-            return writer.commit()
-
-    return store
 
 
 def _measurer(algorithm: Algorithm) -> StoreFile:
