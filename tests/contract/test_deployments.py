@@ -21,6 +21,7 @@ from bootcd.errors import (
     RepositoryNotFound,
     SealMismatch,
     TargetInUse,
+    UsageError,
 )
 from bootcd.model import Platform
 from kit.images import Dir, Entry, File, ImageBuilder, Layer, Whiteout
@@ -207,6 +208,13 @@ def test_a_label_names_one_deployment(world: World) -> None:
         world.host.pin("default", "mine")
     with pytest.raises(Refused, match="not pinned"):
         world.host.unpin("default")
+
+
+@pytest.mark.parametrize("label", ["x" * 101, "two\nlines", "\x1b[31m"])
+def test_a_label_can_be_read_by_people(world: World, label: str) -> None:
+    world.install(os_image("1.0"))
+    with pytest.raises(UsageError, match="label"):
+        world.host.pin("default", label)
 
 
 @pytest.mark.parametrize("name", ["booted", "staged", "no such label", "ffff", ""])

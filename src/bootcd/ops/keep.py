@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from ..deploy import plan
 from ..deploy.records import pinned, unpinned
-from ..errors import Refused
+from ..errors import Refused, UsageError
 from . import describe
 from .compose import now
 from .machine import Machine
 from .results import ChangeResult
 from .select import select
 from .session import change
+
+_MAX_LABEL = 100
 
 
 def rollback(machine: Machine, name: str | None) -> ChangeResult:
@@ -34,7 +36,10 @@ def rollback(machine: Machine, name: str | None) -> ChangeResult:
 
 
 def pin(machine: Machine, name: str, label: str) -> ChangeResult:
-    """Keep a deployment until it is unpinned. Raises Refused when another one has that label."""
+    """Keep a deployment until it is unpinned. Raises Refused when another one has that label, UsageError for a label
+    that nobody could read."""
+    if len(label) > _MAX_LABEL or not label.isprintable():
+        raise UsageError(f"a label is at most {_MAX_LABEL} printable characters long")
     with change(machine) as session:
         facts = session.facts()
         record = select(facts, name)
