@@ -448,6 +448,16 @@ def test_a_uki_is_taken_if_it_carries_the_digest_of_its_image(world: World) -> N
     assert world.host.status().chain.sealed is True  # type: ignore[union-attr]
 
 
+def test_an_upgrade_brings_a_lost_kernel_back(world: World) -> None:
+    world.install(os_image("1.0"))
+    second = world.upgrade(os_image("1.1", base=base_layer(kernel=b"another kernel")))
+    shutil.rmtree(world.esp / f"EFI/bootcd/{second.boot_digest}")
+    assert world.versions() == ["1.0", "1.1"]
+    assert world.host.upgrade().outcome == "deployed"
+    assert world.versions() == ["1.1", "1.0"]
+    assert world.host.fsck().ok
+
+
 def test_a_damaged_kernel_is_found_and_copied_again(world: World) -> None:
     deployment = world.install(os_image("1.0"))
     kernel = world.esp / f"EFI/bootcd/{deployment.boot_digest}/vmlinuz"

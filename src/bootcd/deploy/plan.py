@@ -59,14 +59,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A boot entry of ours as found on the ESP: `counted` while it has a boot counter, `bad` when that is used up or
-    the loader passes the entry over, `kernel` the name below `EFI/bootcd` that it starts."""
+    """A boot entry of ours as found on the ESP: `counted` while it has a boot counter, `failed` when that is used up,
+    `bad` then and when the loader passes the entry over, `kernel` the name below `EFI/bootcd` that it starts."""
 
     file_name: str
     generation: int
     short_id: str
     bad: bool = False
     counted: bool = False
+    failed: bool = False
     kernel: str | None = None
 
 
@@ -137,6 +138,11 @@ class Facts:
         """Whether a deployment is known not to boot."""
         found = self.entries_of(record)
         return record.health == "bad" or (bool(found) and all(entry.bad for entry in found))
+
+    def has_failed(self, record: Record) -> bool:
+        """Whether a deployment was tried and did not boot, which repairing its files would not change."""
+        found = self.entries_of(record)
+        return record.health == "bad" or (bool(found) and all(entry.failed for entry in found))
 
     def has_kernel(self, record: Record) -> bool:
         """Whether what a deployment boots from is on the ESP."""

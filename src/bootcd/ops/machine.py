@@ -74,6 +74,6 @@ def boot_order(listing: entries.Listing) -> tuple[Entry, ...]:
     return tuple(
         Entry(entry.file_name, entry.generation, entry.id_prefix,
               bad=entry.problem is not None or entry.name.tries_left == 0,
-              counted=entry.name.tries_left is not None, kernel=entry.kernel)
+              counted=entry.name.tries_left is not None, failed=entry.name.tries_left == 0, kernel=entry.kernel)
         for entry in [*shown, *passed_over]
     )

@@ -173,7 +173,7 @@ def _rejection(machine: Machine, facts: Facts, manifest_digest: str) -> str:
     if rejection is not None:
         return f"{rejection.reason}, {rejection.time}"
     bad = [record for record in facts.records.values()
-           if record.manifest_digest == manifest_digest and facts.is_bad(record)]
+           if record.manifest_digest == manifest_digest and facts.has_failed(record)]
     return f"version {bad[0].version or bad[0].short_id} did not boot" if bad else ""
 
 
