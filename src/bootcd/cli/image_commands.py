@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from ..ops.results import PullResult
 from . import output
 from .commands import host
 
@@ -12,12 +13,7 @@ from .commands import host
 def pull(options: Namespace) -> int:
     with host(options) as machine:
         result = machine.image_pull(options.image, name=options.name, bootable=options.bootable)
-    if options.json:
-        output.emit_json(result)
-    else:
-        output.pull_stats(result.stats)
-        output.image(result.image)
-    return 0
+    return _pulled(options, result)
 
 
 def list_images(options: Namespace) -> int:
@@ -43,15 +39,19 @@ def mount(options: Namespace) -> int:
 def import_tar(options: Namespace) -> int:
     with host(options) as machine:
         result = machine.image_import_tar(options.tar, options.name)
-    if options.json:
-        output.emit_json(result)
-    else:
-        output.pull_stats(result.stats)
-        output.image(result.image)
-    return 0
+    return _pulled(options, result)
 
 
 def remove(options: Namespace) -> int:
     with host(options) as machine:
         machine.image_remove(options.image)
+    return 0
+
+
+def _pulled(options: Namespace, result: PullResult) -> int:
+    if options.json:
+        output.emit_json(result)
+    else:
+        output.pull_stats(result.stats)
+        output.image(result.image)
     return 0

@@ -9,7 +9,7 @@ taken back; the journal stays, and `recover` tries the rest once more.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from ..store.ociimages import OciImages
 from ..store.repository import Repository
 from .generation import note_generation
 from .journal import Journal, Transaction
-from .plan import Action, Plan, Step
+from .plan import INLINE, Action, Plan, Step
 from .records import EtcReport, Record, Records, decode
 from .rejected import Rejected, Rejection
 from .state import States
@@ -114,19 +114,12 @@ class Executor:
 
     def _install_kernel(self, name: str, files: Mapping[str, tuple[int, str]]) -> None:
         self._esp.prepare()
-        contents = {path: kernels.Content(size, self._reader(source)) for path, (size, source) in files.items()}
+        contents = kernel_contents(self._repository, files)
         if name.endswith(".efi"):
             uki = contents.pop("uki")
             kernels.install_uki(self._esp, name.removesuffix(".efi"), uki, contents)
         else:
             kernels.install_kernel(self._esp, name, contents["vmlinuz"], contents["initrd"])
-
-    def _reader(self, source: str) -> Callable[[], Iterator[bytes]]:
-        inline = source.removeprefix("inline:")
-        if inline != source:
-            return lambda: iter((bytes.fromhex(inline),))
-
-        return lambda: self._repository.objects.chunks(bytes.fromhex(source))
 
     def _prepare_state(self, id: str, merge_from: str | None) -> None:
         self._reports[id] = self._states.prepare(id, merge_from)
@@ -178,3 +171,14 @@ class Executor:
         if record is None:
             raise DeploymentNotFound(f"deployment {deployment_id[:12]} has no record")
         return record
+
+
+def kernel_contents(repository: Repository, files: Mapping[str, tuple[int, str]]) -> dict[str, kernels.Content]:
+    """How to read the `files` of a `plan.Kernel` from the repository."""
+
+    def content(size: int, source: str) -> kernels.Content:
+        if source.startswith(INLINE):
+            return kernels.Content.of(bytes.fromhex(source.removeprefix(INLINE)))
+        return kernels.Content(size, lambda: repository.objects.chunks(bytes.fromhex(source)))
+
+    return {name: content(size, source) for name, (size, source) in files.items()}

@@ -177,6 +177,10 @@ class Removal:
     size: int = 0
 
 
+INLINE = "inline:"
+"""What marks content that a file reference carries itself, as hex bytes; anything else names an object."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """What a deployment boots from: `name` below `EFI/bootcd`, the `size` of all its files in bytes, and for each of

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..boot import kargs, kernels
 from ..boot.discover import BootResources, Uki, find_boot_resources, os_release
 from ..boot.loader import install_systemd_boot
-from ..deploy.plan import Kernel
+from ..deploy.plan import INLINE, Kernel
 from ..deploy.records import Record, clipped
 from ..errors import SealMismatch, UsageError
 from ..formats.pe import Pe
@@ -22,8 +22,6 @@ from ..formats.tree import RegularFile
 from ..model import ImageReference
 from .pull import Offer
 from .session import Session
-
-_INLINE = "inline:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +89,6 @@ def kernel_of_image(session: Session, record: Record) -> Kernel:
     return _kernel(session, resources, record.id)[0]
 
 
-def contents(session: Session, kernel: Kernel) -> dict[str, kernels.Content]:
-    """How to read the files of a kernel from the repository."""
-    def content(size: int, source: str) -> kernels.Content:
-        inline = source.removeprefix(_INLINE)
-        if inline != source:
-            return kernels.Content.of(bytes.fromhex(inline))
-        return kernels.Content(size, lambda: session.repository.objects.chunks(bytes.fromhex(source)))
-
-    return {name: content(size, source) for name, (size, source) in kernel.files.items()}
-
-
 def _kernel(session: Session, resources: BootResources, deployment_id: str) -> tuple[Kernel, str]:
     """What to copy to the ESP, and the boot digest."""
     if resources.uki is not None:
@@ -157,7 +144,7 @@ def _chunks(session: Session, file: RegularFile) -> Iterator[bytes]:
 def _source(file: RegularFile) -> tuple[int, str]:
     if file.digest is not None:
         return file.size, file.digest.hex()
-    return file.size, _INLINE + (file.inline or b"").hex()
+    return file.size, INLINE + (file.inline or b"").hex()
 
 
 def _sealed_arguments(session: Session, machine_kargs: tuple[str, ...], first: bool) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..boot import entries, kernels
+from ..deploy.execute import kernel_contents
 from ..deploy.journal import Journal
 from ..deploy.plan import Action, Kernel, Plan, Step, kernel_names
 from ..deploy.records import Record
@@ -13,7 +14,7 @@ from ..errors import BootcdError
 from ..layout import TAG_PREFIX
 from ..store import fsck
 from ..store.fsck import FsckReport
-from .compose import contents, kernel_of_image
+from .compose import kernel_of_image
 from .machine import Machine
 from .results import FsckItem, FsckResult
 from .session import Session, change, look
@@ -101,7 +102,7 @@ def _is_sound(session: Session, record: Record, name: str) -> bool:
     try:
         if record.boot_type != "uki":
             return kernels.verify_kernel(session.esp, name)
-        files = contents(session, kernel_of_image(session, record))
+        files = kernel_contents(session.repository, kernel_of_image(session, record).files)
     except BootcdError as error:
         if record.boot_type != "uki":
             session.progress.note(f"Kernel {name[:16]} cannot be read: {error}")
@@ -153,7 +154,7 @@ def _repair_kernel(session: Session, kernel: Kernel) -> None:
 
     Without a plan: a cut-off repair is found by the next one, and what is on the ESP is never removed for it.
     """
-    files = contents(session, kernel)
+    files = kernel_contents(session.repository, kernel.files)
     session.esp.prepare()
     if "uki" in files:
         kernels.install_uki(session.esp, kernel.name.removesuffix(".efi"), files.pop("uki"), files)
