@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What operations answer: plain values, the same for the command line, `--json` and D-Bus.
 
-`to_json` turns each into JSON values; field names become keys with dashes. Byte counts are integers in bytes, times
-ISO 8601 in UTC, digests OCI digests unless they are called `id`.
+`to_json` turns each into JSON values, `from_json` turns those back; field names become keys with dashes. Byte counts
+are integers in bytes, times ISO 8601 in UTC, digests OCI digests unless they are called `id`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+import types
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ..errors import FormatError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,8 @@ class EtcChanges:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentInfo:
-    """One deployment. `roles` are any of booted, default, staged, rollback, pinned."""
+    """One deployment. `roles` are any of booted, default, staged, rollback, pinned; `download_only` says of a staged
+    one that it waits for an upgrade to make it boot."""
 
     id: str
     roles: tuple[str, ...]
@@ -49,6 +55,7 @@ class DeploymentInfo:
     options: str
     verification: str
     etc: EtcChanges
+    download_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +66,6 @@ class ChainInfo:
     sealed: bool
     repository_verity: bool
     image_verity: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """The machine at a glance; deployments are in boot order, a staged one first."""
-
-    sysroot: str
-    esp: str
-    deployments: tuple[DeploymentInfo, ...]
-    chain: ChainInfo | None
-    unfinished: str
-    """The verb of a transaction that was cut off; the next command finishes it. Empty when there is none."""
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +86,39 @@ class CheckResult:
     layers_missing: int = 0
     rejected: str = ""
     """Why the image is not taken although it is new; empty when it would be."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastResult:
+    """The outcome of the last operation that changed something. `state` is succeeded, failed or cancelled; `error` the
+    D-Bus name of what went wrong; `by` who asked."""
+
+    verb: str
+    state: str
+    error: str
+    message: str
+    advice: str
+    started: str
+    ended: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The machine at a glance; deployments are in boot order, a staged one first."""
+
+    sysroot: str
+    esp: str
+    deployments: tuple[DeploymentInfo, ...]
+    chain: ChainInfo | None
+    unfinished: str
+    """The verb of a transaction that was cut off; the next command finishes it. Empty when there is none."""
+    warnings: tuple[str, ...]
+    last: LastResult | None = None
+    update: CheckResult | None = None
+    """What the last check found, as long as it is not installed; None when nothing is known."""
+    update_time: str = ""
+    """When the source was asked the last time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,13 +161,38 @@ class CollectResult:
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
     """What a request did to the deployments. `outcome` is one of unchanged, staged, deployed, unstaged, pinned,
-    unpinned, rejected."""
+    unpinned, rejected, good."""
 
     outcome: str
     message: str
     deployment: DeploymentInfo | None = None
     pull: PullStats | None = None
     collected: CollectResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionInfo:
+    """A partition that an installation makes: its place on the disk in bytes, and what is in it."""
+
+    name: str
+    type: str
+    start: int
+    size: int
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskResult:
+    """What an installation made of a disk, or would make: `erased` names what had been on it."""
+
+    disk: str
+    size: int
+    dry_run: bool
+    erased: tuple[str, ...]
+    partitions: tuple[PartitionInfo, ...]
+    change: ChangeResult | None = None
+    recovery_key: str = ""
+    """Opens the encrypted root file system. It is kept nowhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,3 +248,40 @@ def to_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}
     return value
+
+
+def from_json(kind: type[T], document: object) -> T:
+    """The result of class `kind` whose JSON form is `document`. Unknown keys are ignored, since a newer version may have
+    written them; keys with a default may be missing. Raises FormatError."""
+    value: T = _read(kind, document, kind.__name__)
+    return value
+
+
+def _read(kind: Any, value: object, where: str) -> Any:
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        (inner,) = (one for one in get_args(kind) if one is not types.NoneType)
+        return None if value is None else _read(inner, value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_read(get_args(kind)[0], item, where) for item in value)
+    if origin is dict and isinstance(value, dict):
+        return {_read(str, key, where): _read(get_args(kind)[1], item, where) for key, item in value.items()}
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _read_fields(kind, value, where)
+    if isinstance(kind, type) and type(value) is kind:
+        return value
+    raise FormatError(f"{where}: unexpected {type(value).__name__}")
+
+
+def _read_fields(kind: Any, document: dict[str, object], where: str) -> Any:
+    hints = get_type_hints(kind)
+    values = {}
+    for field in fields(kind):
+        key = field.name.replace("_", "-")
+        if key in document:
+            values[field.name] = _read(hints[field.name], document[key], f"{where}: {key}")
+        elif types.NoneType in get_args(hints[field.name]):
+            values[field.name] = None  # what cannot be told is left out on D-Bus, which has no null
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise FormatError(f"{where}: '{key}' is missing")
+    return kind(**values)
