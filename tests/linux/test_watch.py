@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""That something happened in a directory is told, whatever became of the directory."""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootcd.linux.files import atomic_write
+from bootcd.linux.watch import Watch
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    with Watch() as opened:
+        yield opened
+
+
+def told(watch: Watch) -> bool:
+    """Whether something happened; taken note of."""
+    happened = bool(select.select([watch], [], [], 0)[0])
+    watch.read()
+    return happened
+
+
+def test_files_that_come_change_and_go(tmp_path: Path, watch: Watch) -> None:
+    assert watch.add(tmp_path)
+    assert not told(watch)
+    (tmp_path / "file").write_text("one")
+    assert told(watch)
+    assert not told(watch)
+    atomic_write(tmp_path / "file", b"two")
+    assert told(watch)
+    os.rename(tmp_path / "file", tmp_path / "other")
+    assert told(watch)
+    (tmp_path / "other").unlink()
+    assert told(watch)
+    assert not told(watch)
+
+
+def test_reading_a_file_is_nothing(tmp_path: Path, watch: Watch) -> None:
+    (tmp_path / "file").write_text("one")
+    watch.add(tmp_path)
+    (tmp_path / "file").read_text()
+    os.listdir(tmp_path)
+    assert not told(watch)
+
+
+def test_a_directory_that_is_not_there_yet(tmp_path: Path, watch: Watch) -> None:
+    wanted = tmp_path / "state/bootcd"
+    assert not watch.add(wanted)
+    assert not told(watch)
+    wanted.parent.mkdir()
+    assert told(watch)
+    wanted.mkdir()
+    assert told(watch)
+    (wanted / "file").touch()
+    assert told(watch)
+
+
+def test_a_directory_that_is_replaced(tmp_path: Path, watch: Watch) -> None:
+    wanted = tmp_path / "entries"
+    wanted.mkdir()
+    assert watch.add(wanted)
+    shutil.rmtree(wanted)
+    assert told(watch)
+    wanted.mkdir()
+    assert told(watch)
+    (wanted / "file").touch()
+    assert told(watch)
+
+
+def test_adding_twice_tells_once(tmp_path: Path, watch: Watch) -> None:
+    assert watch.add(tmp_path)
+    assert watch.add(tmp_path)
+    (tmp_path / "file").touch()
+    assert told(watch)
+    assert not told(watch)
+
+
+def test_a_file_is_no_directory(tmp_path: Path, watch: Watch) -> None:
+    (tmp_path / "file").touch()
+    assert not watch.add(tmp_path / "file")
+    assert not watch.add(tmp_path / "file" / "below")
+
+
+def test_closing_twice_is_closing(tmp_path: Path) -> None:
+    watch = Watch()
+    watch.close()
+    watch.close()
+    assert watch.fileno() == -1
