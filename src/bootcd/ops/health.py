@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What becomes known about a deployment when it runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..errors import Refused
+from . import describe
+from .last import now
+from .machine import Machine
+from .results import ChangeResult
+from .session import change
+
+
+def boot_complete(machine: Machine) -> ChangeResult:
+    """The running deployment has come up well. Raises Refused when nothing of this installation runs."""
+    with change(machine) as session:
+        facts = session.facts()
+        record = facts.records.get(facts.booted or "")
+        if record is None:
+            raise Refused(f"no deployment of {machine.sysroot.path} is running")
+        if record.health == "good":
+            return ChangeResult("unchanged", f"Deployment {record.short_id} is known to be good already.",
+                                describe.deployment(facts, record))
+        session.records.save(replace(record, health="good", health_reason=f"its boot completed at {now()}"))
+        after = session.facts()
+        return ChangeResult("good", f"Deployment {record.short_id} is good.",
+                            describe.deployment(after, after.records[record.id]))

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is kept across a reboot: how the last operation ended, and what the last check found.
+
+    state/bootcd/last-result.json   {"schema": 1, "verb": …, "state": …, …}        a LastResult
+    state/bootcd/update.json        {"schema": 1, "time": …, "update": {…}}        a CheckResult
+
+Both are for people and for `status`. Nothing else depends on them: that they cannot be written never makes an operation
+fail, and that they cannot be read is a warning.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import (
+    BootcdError,
+    Busy,
+    DeploymentNotFound,
+    FormatError,
+    ImageNotFound,
+    Interrupted,
+    RecordError,
+    Refused,
+    RepositoryNotFound,
+    UsageError,
+)
+from ..linux import files
+from .machine import Machine
+from .results import ChangeResult, CheckResult, LastResult, from_json, to_json
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
+
+_SCHEMA = 1
+_MAX_SIZE = 1 << 20
+_UNTOLD = (Busy, UsageError, DeploymentNotFound, RepositoryNotFound, Refused)
+"""Another operation is the last one, or the request made no sense: neither says anything about the machine."""
+_FOLLOWING = ("check", "upgrade")
+"""Verbs that name no image: that there is none is the fault of the source."""
+
+
+def now() -> str:
+    """The time, in UTC, ISO 8601 to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def recorded(machine: Machine, verb: str, by: str, work: Callable[[], T]) -> T:
+    """Do `work`, and keep how it ended. Returns and raises what `work` does."""
+    started = now()
+    try:
+        result = work()
+    except BaseException as error:
+        if _is_telling(verb, error):
+            _save_last(machine, _outcome(verb, by, started, error))
+        raise
+    message = result.message if isinstance(result, ChangeResult) else ""
+    _save_last(machine, replace(_outcome(verb, by, started, None), message=message))
+    return result
+
+
+def checked(machine: Machine, by: str, work: Callable[[], CheckResult]) -> CheckResult:
+    """Do the check that `work` is, and keep what it found. A failure is kept, until a check succeeds."""
+    started = now()
+    try:
+        result = work()
+    except BaseException as error:
+        if _is_telling("check", error) and not isinstance(error, (Interrupted, KeyboardInterrupt)):
+            _save_last(machine, _outcome("check", by, started, error))
+        raise
+    _save(machine.sysroot.update, {"time": now(), "update": to_json(result)})
+    try:
+        last = load_last(machine)
+    except BootcdError:
+        last = None
+    if last is not None and last.verb == "check" and last.state != SUCCEEDED:
+        _save_last(machine, _outcome("check", by, started, None))
+    return result
+
+
+def load_last(machine: Machine) -> LastResult | None:
+    """How the last operation ended; None when nothing is known. Raises RecordError, or BootcdError."""
+    document = _load(machine.sysroot.last_result)
+    return _parsed(machine.sysroot.last_result, LastResult, document) if document is not None else None
+
+
+def load_update(machine: Machine) -> tuple[CheckResult | None, str]:
+    """What the last check found, and when that was. Raises RecordError, or BootcdError."""
+    path = machine.sysroot.update
+    document = _load(path)
+    if document is None:
+        return None, ""
+    when = document.get("time")
+    if not isinstance(when, str):
+        raise RecordError(f"{path}: malformed: 'time'", advice=_ADVICE)
+    return _parsed(path, CheckResult, document.get("update")), when
+
+
+def _is_telling(verb: str, error: BaseException) -> bool:
+    return not isinstance(error, _UNTOLD) and not (isinstance(error, ImageNotFound) and verb not in _FOLLOWING)
+
+
+_ADVICE = "Remove the file: it is not needed."
+
+
+def _outcome(verb: str, by: str, started: str, error: BaseException | None) -> LastResult:
+    state, name, message, advice = SUCCEEDED, "", "", ""
+    if isinstance(error, (KeyboardInterrupt, Interrupted)):
+        state, name, message = CANCELLED, Interrupted.bus_name(), "interrupted; what was finished is kept"
+    elif isinstance(error, BootcdError):
+        state, name, message, advice = FAILED, error.bus_name(), str(error), error.hint
+    elif isinstance(error, OSError):
+        said = files.error_of(f"cannot use {error.filename}" if error.filename else "failed", error)
+        state, name, message, advice = FAILED, said.bus_name(), str(said), said.hint
+    elif error is not None:
+        state, name, message = FAILED, BootcdError.bus_name(), f"internal error ({type(error).__name__})"
+    return LastResult(verb, state, name, message, advice, started, now(), by)
+
+
+def _save_last(machine: Machine, last: LastResult) -> None:
+    _save(machine.sysroot.last_result, to_json(last))
+
+
+def _save(path: Path, document: dict[str, Any]) -> None:
+    """Write a file into a directory that is there: one that is not is that of a mistyped --sysroot."""
+    try:
+        files.atomic_write(path, json.dumps({"schema": _SCHEMA, **document}, indent=1).encode() + b"\n")
+    except (BootcdError, OSError) as error:
+        log.info("the outcome is not kept: %s", error)
+    except KeyboardInterrupt:  # the work is over: this comes too late to stop it
+        log.info("the outcome is not kept: interrupted")
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    with files.translate(f"cannot read {path}"):
+        try:
+            descriptor = files.open_regular(os.fspath(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        with open(descriptor, "rb") as file:
+            data = file.read(_MAX_SIZE + 1)
+    try:
+        if len(data) > _MAX_SIZE:
+            raise ValueError("too large")
+        document = json.loads(data)
+        if not isinstance(document, dict):
+            raise ValueError("no object")
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: malformed: {error}", advice=_ADVICE) from error
+    schema = document.get("schema")
+    if type(schema) is int and schema > _SCHEMA:
+        raise RecordError(f"{path}: written by a newer version", advice=_ADVICE)
+    if type(schema) is not int or schema != _SCHEMA:
+        raise RecordError(f"{path}: malformed: 'schema'", advice=_ADVICE)
+    return document
+
+
+def _parsed(path: Path, kind: type[T], document: object) -> T:
+    try:
+        return from_json(kind, document)
+    except FormatError as error:
+        raise RecordError(f"{path}: malformed: {error}", advice=_ADVICE) from error
