@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bootcd`: the program. Puts the parts together, and ends with the bus, with a signal, or with a lost name."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from .. import __version__, config
+from ..config import Config
+from ..errors import BootcdError, ConfigError
+from . import chronicle, events, notify
+from .bus import Bus
+from .exports import Call
+from .interfaces import NAME
+from .jobs import Job, Jobs, Settings
+from .logcontrol import LogControl
+from .manager import Manager
+from .notices import Notices
+from .polkit import Authority
+from .worker import Outcome
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT = 60.0
+"""Seconds that jobs have to end when the daemon is stopped; the unit's TimeoutStopSec= is longer."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to stop; the exit status."""
+    options = _parser().parse_args(arguments)
+    _log_to_journal(options.debug)
+    try:
+        return asyncio.run(Daemon(options.sysroot, options.esp, options.config).run())
+    except BootcdError as error:
+        log.error("%s%s", error, f" {error.hint}" if error.hint else "")
+        return error.exit_status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bootcd", allow_abbrev=False, epilog="All details: man bootcd.", description=(
+        "Offer updates of this machine on the system bus. Started by systemd; bootcctl and others are its clients."))
+    parser.add_argument("--version", action="version", version=f"bootcd {__version__}")
+    parser.add_argument("--sysroot", metavar="DIR", default="/sysroot",
+                        help="physical root of the installation (default: %(default)s)")
+    parser.add_argument("--esp", metavar="DIR", help="where its EFI system partition is mounted (default: looked for)")
+    parser.add_argument("--config", metavar="FILE", help="read this file and no other bootcd.toml")
+    parser.add_argument("--debug", action="store_true", help="log what is done")
+    return parser
+
+
+def _log_to_journal(debug: bool) -> None:
+    handler: logging.Handler = logging.StreamHandler()
+    if "JOURNAL_STREAM" in os.environ:
+        from systemd.journal import JournalHandler
+
+        handler = JournalHandler(SYSLOG_IDENTIFIER="bootcd")
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler],
+                        format="%(message)s" if "JOURNAL_STREAM" in os.environ else "bootcd: %(message)s")
+
+
+class Daemon:
+    """The parts, and how long they live."""
+
+    def __init__(self, sysroot: str, esp: str | None, config_file: str | None) -> None:
+        self._sysroot = sysroot
+        self._esp = esp
+        self._config_file = config_file
+        self._config = self._load()
+        self._notices = Notices()
+
+    async def run(self) -> int:
+        """Serve until the end; the exit status."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_or_complain)
+        bus = await Bus.connect(None, self._authorize)
+        self._authority = Authority(bus, self._owner)
+        self._manager = Manager(bus, self._jobs_of(bus), self.settings, self.reload, self._notices.show)
+        bus.export("/org/freedesktop/LogControl1", LogControl().exported)
+        try:
+            await self._manager.state.refresh()
+            await bus.own(NAME)
+            notify.ready("Idle")
+            events.daemon_started(__version__, self._sysroot)
+            return await self._until_the_end(bus, stop)
+        finally:
+            self._manager.state.close()
+            bus.close()
+
+    def settings(self) -> Settings:
+        return Settings(self._sysroot, self._esp, self._config)
+
+    def reload(self) -> None:
+        """Read the configuration again. Raises ConfigError, and keeps the old one then."""
+        self._config = self._load()
+        log.info("The configuration was read again.")
+
+    def _load(self) -> Config:
+        if self._config_file is None:
+            return config.load(warn=log.warning)
+        if not Path(self._config_file).exists():
+            raise ConfigError(f"{self._config_file}: no such file")
+        return config.load([Path(self._config_file)], log.warning)
+
+    def _reload_or_complain(self) -> None:
+        try:
+            self.reload()
+        except ConfigError as error:
+            log.error("The configuration stays as it was: %s", error)
+
+    async def _until_the_end(self, bus: Bus, stop: asyncio.Event) -> int:
+        loop = asyncio.get_running_loop()
+        lost, stopped, alive = (loop.create_task(what) for what in (bus.lost(), stop.wait(), _stay_alive(bus)))
+        try:
+            await asyncio.wait((lost, stopped, alive), return_when=asyncio.FIRST_COMPLETED)
+            if not stopped.done():
+                log.error("%s", lost.result() if lost.done() else "the bus does not answer any more")
+            notify.stopping("Waiting for the running jobs")
+            notify.extend_timeout(STOP_TIMEOUT + 10)
+            await asyncio.wait((loop.create_task(self._manager.jobs.stop()),), timeout=STOP_TIMEOUT)
+            return 0 if stopped.done() else BootcdError.exit_status
+        finally:
+            for task in (lost, stopped, alive):
+                task.cancel()
+
+    # --- what the parts ask of each other -------------------------------------------------------------------------
+
+    async def _authorize(self, call: Call, action: str) -> None:
+        await self._authority.authorize(call, action)
+
+    def _owner(self, path: str) -> int | None:
+        """The user who started the job at an object path."""
+        job = self._manager.jobs.get(path)
+        return job.starter.uid if job is not None else None
+
+    def _jobs_of(self, bus: Bus) -> Callable[[Manager], Jobs]:
+        def make(manager: Manager) -> Jobs:
+            def started(job: Job) -> None:
+                notify.status(f"Running {job.verb.kind}")
+                chronicle.started(job)
+                manager.job_started(job)
+
+            def ended(job: Job, outcome: Outcome) -> None:
+                before = manager.state.status
+                chronicle.ended(job)
+                manager.job_ended(job, outcome)
+                chronicle.news(before, manager.state.status)
+                notify.status("Idle" if manager.jobs.active is None else f"Running {manager.jobs.active.verb.kind}")
+
+            return Jobs(bus, self.settings, manager.jobs_changed, started, ended)
+
+        return make
+
+
+async def _stay_alive(bus: Bus) -> None:
+    """Feed the watchdog for as long as the bus answers, which takes the whole way through this program. Returns when it
+    does not."""
+    interval = notify.watchdog_interval()
+    if interval is None:
+        await asyncio.Event().wait()
+    assert interval is not None
+    while True:
+        try:
+            # Not Peer.Ping: the policy of the system bus does not let anybody send that to the bus itself.
+            await bus.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId",
+                           timeout=interval)
+        except BootcdError:
+            return
+        notify.watchdog()
+        await asyncio.sleep(interval)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

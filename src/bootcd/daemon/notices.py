@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the rest of the system finds in /run/bootcd while the machine waits for a reboot.
+
+`staged` is what bootcd-staged.path waits for; it pulls in bootcd-staged.target, where anybody may hook in, and
+/run/reboot-required. `motd` is a line for those who log in; tmpfiles.d links it into /run/motd.d.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+
+from ..ops.results import Status
+from .manager import awaited
+
+log = logging.getLogger(__name__)
+
+
+class Notices:
+    """Files in the runtime directory that systemd made for us; without one, nothing is written."""
+
+    def __init__(self, directory: str | None = None) -> None:
+        name = os.environ.get("RUNTIME_DIRECTORY") if directory is None else directory
+        self._directory = Path(name) if name else None
+
+    def show(self, status: Status) -> None:
+        """Make the files say what holds now."""
+        if self._directory is None:
+            return
+        texts = {"staged": "", "motd": ""}
+        info = awaited(status)
+        if info is not None:
+            version = info.version or info.id[:12]
+            texts = {"staged": f"{info.id}\n", "motd": f"Version {version} is ready: it runs after the next reboot.\n"}
+        if status.last is not None and status.last.state == "failed":
+            texts["motd"] += f"The last {status.last.verb} failed: {status.last.message}\n"
+        for name, text in texts.items():
+            try:
+                self._write(self._directory / name, text)
+            except OSError as error:
+                log.warning("cannot write %s: %s", self._directory / name, error)
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        if not text:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+        elif not path.exists() or path.read_text() != text:
+            path.with_name(f".{path.name}").write_text(text)
+            path.with_name(f".{path.name}").replace(path)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results on the bus: the keys of JSON, with D-Bus types."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import is_dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bootcd.daemon.wire import Typed, encode
+from bootcd.ops import results
+
+KINDS = [kind for kind in vars(results).values() if isinstance(kind, type) and is_dataclass(kind)]
+
+
+def plain(value: Any) -> Any:
+    """What a client sees once variants are unwrapped."""
+    if isinstance(value, Typed):
+        return plain(value.value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+@given(data=st.data())
+def test_a_client_gets_back_what_was_sent(kind: type[Any], data: st.DataObject) -> None:
+    result = data.draw(st.builds(kind))
+    without_nul = json.loads(json.dumps(results.to_json(result)).replace("\\u0000", "\\\\x00"))
+    assert results.from_json(kind, plain(encode(result))) == results.from_json(kind, without_nul)
+
+
+def test_what_dbus_cannot_carry_is_escaped() -> None:
+    item = results.FsckItem("state", "etc/\udcff", "a\0b")
+    assert encode(item)["what"] == Typed("s", "etc/\\udcff")
+    assert encode(item)["detail"] == Typed("s", "a\\x00b")
+
+
+def test_types() -> None:
+    sent = encode(results.ChangeResult("pinned", "Done.", pull=results.PullStats(layers=3)))
+    assert sent == {
+        "outcome": Typed("s", "pinned"), "message": Typed("s", "Done."),
+        "pull": Typed("a{sv}", encode(results.PullStats(layers=3))),
+    }
+    assert encode(results.PullStats(layers=3))["layers"] == Typed("t", 3)
+    assert encode(results.EtcChanges(added=("/etc/x",)))["added"] == Typed("as", ["/etc/x"])
