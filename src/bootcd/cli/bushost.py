@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `Host` that asks the daemon.
+
+A change is a job of the daemon: subscribe, call, follow the job's properties until `JobRemoved`, then read how it
+ended. The order matters, since signals that come before the subscription are lost. The job belongs to nobody: when
+this process is killed, it goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..deploy.disk import DiskOptions
+from ..errors import BootcdError, DeploymentNotFound, FormatError, Interrupted, Unsupported
+from ..linux.run import background
+from ..model import ImageReference, Progress
+from ..ops.host import Host
+from ..ops.results import (
+    ChangeResult,
+    CheckResult,
+    CollectResult,
+    DiskResult,
+    FsckResult,
+    ImageInfo,
+    PullResult,
+    Status,
+    from_json,
+)
+from .client import ASK_TIMEOUT, DBUS, JOB, MANAGER, NAME, PROPERTIES, ROOT, Connection, Signal
+from .jobs import BusError, Follower, RunningJob, error_of, gone
+
+if TYPE_CHECKING:
+    from ..deploy.disk import DiskOptions
+
+T = TypeVar("T")
+
+
+class BusHost:
+    """See `ops.host.Host` for what each method means. A context manager.
+
+    `direct` does what is never asked of the daemon. With `interactive`, polkit may ask for a password, on this terminal
+    where no other agent is there. With `background`, nobody waits for the jobs. Raises client.Unreachable when there is
+    no bus at `address`.
+    """
+
+    def __init__(
+        self, address: str, progress: Progress, direct: Host, interactive: bool = False, background: bool = False,
+    ) -> None:
+        self._address = address
+        self._progress = progress
+        self._direct = direct
+        self._interactive = interactive
+        self._options: dict[str, Any] = {"background": True} if background else {}
+        self._bus = Connection(address)
+        self._subscribed = False
+
+    def __enter__(self) -> BusHost:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bus; jobs go on."""
+        self._bus.close()
+
+    def present(self) -> bool:
+        """Whether the daemon runs or would be started by a call."""
+        try:
+            if self._bus.owner():
+                return True
+            reply = self._bus.call(DBUS, "/org/freedesktop/DBus", DBUS, "ListActivatableNames")
+        except BusError:
+            return False
+        return NAME in reply.arguments[0]
+
+    # --- what is answered at once ---
+
+    def status(self) -> Status:
+        return _result(Status, self._ask("status", "GetStatus", {}))
+
+    def image_list(self) -> tuple[ImageInfo, ...]:
+        found = self._ask("image list", "ListImages", {})
+        if not isinstance(found, list):
+            raise _nonsense("a list is missing")
+        return tuple(_result(ImageInfo, item) for item in found)
+
+    def image_inspect(self, image: str) -> ImageInfo:
+        return _result(ImageInfo, self._ask("image inspect", "InspectImage", image, {}))
+
+    def running(self) -> RunningJob | None:
+        """The job that changes something now."""
+        try:
+            path = self._bus.call(NAME, ROOT, PROPERTIES, "Get", "ss", MANAGER, "ActiveJob").arguments[0]
+            return RunningJob.read(self._bus.properties(path, JOB)) if path != "/" else None
+        except BusError:  # the job, or the daemon, has ended since
+            return None
+
+    # --- jobs ---
+
+    def check(self) -> CheckResult:
+        return _result(CheckResult, self._job("check", "Check", self._options))
+
+    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False) -> ChangeResult:
+        options = self._options | ({"allow-rejected": True} if allow_rejected else {})
+        return _result(ChangeResult, self._job("upgrade", "Download" if download_only else "Upgrade", options))
+
+    def switch(self, image: str, *, download_only: bool = False) -> ChangeResult:
+        options = self._options | ({"download-only": True} if download_only else {})
+        return _result(ChangeResult, self._job("switch", "Switch", _absolute(image), options))
+
+    def finalize(self) -> ChangeResult:
+        return _result(ChangeResult, self._job("finalize", "Finalize", {}))
+
+    def rollback(self, deployment: str | None = None) -> ChangeResult:
+        if deployment == "":  # which over the bus means the previous one
+            raise DeploymentNotFound("no deployment is called ''")
+        return _result(ChangeResult, self._job("rollback", "Rollback", deployment or "", {}))
+
+    def pin(self, deployment: str, label: str = "") -> ChangeResult:
+        return _result(ChangeResult, self._job("pin", "Pin", deployment, {"label": label} if label else {}))
+
+    def unpin(self, deployment: str, label: str | None = None) -> ChangeResult:
+        options = {} if label is None else {"label": label}
+        return _result(ChangeResult, self._job("unpin", "Unpin", deployment, options))
+
+    def unstage(self) -> ChangeResult:
+        return _result(ChangeResult, self._job("unstage", "Unstage", {}))
+
+    def cleanup(self, *, dry_run: bool = False) -> CollectResult:
+        options = self._options | ({"dry-run": True} if dry_run else {})
+        return _result(CollectResult, self._job("cleanup", "Cleanup", options))
+
+    def fsck(self, *, repair: bool = False, metadata_only: bool = False) -> FsckResult:
+        wanted = {"repair": repair, "metadata-only": metadata_only}
+        options = self._options | {name: True for name, value in wanted.items() if value}
+        return _result(FsckResult, self._job("fsck", "Fsck", options))
+
+    def image_pull(self, image: str, *, name: str = "", bootable: bool = False) -> PullResult:
+        wanted = {"name": name, "bootable": bootable}
+        options = self._options | {key: value for key, value in wanted.items() if value}
+        return _result(PullResult, self._job("image pull", "PullImage", _absolute(image), options))
+
+    def image_remove(self, image: str) -> None:
+        self._job("image remove", "RemoveImage", image, {})
+
+    # --- what is never asked of the daemon ---
+
+    def boot_complete(self) -> ChangeResult:
+        return self._direct.boot_complete()
+
+    def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
+        return self._direct.install(image, kargs=kargs)
+
+    def install_to_disk(self, disk: str, image: str, options: DiskOptions) -> DiskResult:
+        return self._direct.install_to_disk(disk, image, options)
+
+    def image_mount(self, image: str, directory: str, *, bootable: bool = False) -> None:
+        self._direct.image_mount(image, directory, bootable=bootable)
+
+    def image_import_tar(self, tar: str, name: str) -> PullResult:
+        return self._direct.image_import_tar(tar, name)
+
+    # --- how it is asked ---
+
+    def _ask(self, doing: str, member: str, *arguments: Any) -> Any:
+        signature = "s" * (len(arguments) - 1) + "a{sv}"
+        try:
+            reply = self._bus.call(NAME, ROOT, MANAGER, member, signature, *arguments)
+        except BusError as error:
+            raise error_of(error, doing) from error
+        return reply.arguments[0] if reply.arguments else None
+
+    def _job(self, doing: str, member: str, *arguments: Any) -> Any:
+        signature = "s" * (len(arguments) - 1) + "a{sv}"
+        with self._bus.interrupts_held():
+            try:
+                if not self._subscribed:
+                    self._bus.subscribe()
+                    self._subscribed = True
+                with self._agent():
+                    reply = self._bus.call(NAME, ROOT, MANAGER, member, signature, *arguments,
+                                           timeout=ASK_TIMEOUT, interactive=self._interactive)
+                if not (reply.arguments and isinstance(reply.arguments[0], str)):
+                    raise _nonsense("the path of the job is missing")
+                return self._follow(doing, reply.sender, reply.arguments[0])
+            except BusError as error:
+                raise error_of(error, doing) from error
+
+    @contextlib.contextmanager
+    def _agent(self) -> Iterator[None]:
+        """Somebody who can ask for a password, where that may be needed and nobody else is there."""
+        with contextlib.ExitStack() as stack:
+            if self._interactive and os.geteuid() != 0:
+                with contextlib.suppress(Unsupported):
+                    stack.enter_context(background(
+                        ["pkttyagent", "--process", str(os.getpid()), "--fallback"], ready="--notify-fd",
+                        env={"DBUS_SYSTEM_BUS_ADDRESS": self._address}))
+            yield
+
+    def _follow(self, doing: str, owner: str, path: str) -> Any:
+        """Wait until the job has ended, and return its result."""
+        follower = Follower(self._progress)
+        state = self._bus.properties(path, JOB)
+        ended = [self._heard(signal, doing, owner, path, follower) for signal in self._bus.arrived()]
+        follower.changed(state)  # no older than the signals that came before it
+        asked = False
+        while not any(ended):
+            try:
+                signal = self._bus.next()
+                ended = [signal is not None and self._heard(signal, doing, owner, path, follower)]
+            except KeyboardInterrupt:
+                if asked or not self._cancel(doing, path):
+                    raise Interrupted(f"'{doing}' goes on without bootcctl",
+                                      advice="'bootcctl status' and 'bootcctl monitor' show it.") from None
+                asked = True
+        return self._outcome(doing, path)
+
+    def _heard(self, signal: Signal, doing: str, owner: str, path: str, follower: Follower) -> bool:
+        """Take a signal to heart; whether it says that the job has ended."""
+        match signal.member, signal.arguments:
+            case "NameOwnerChanged", [_, old, _] if signal.sender == DBUS and old == owner:
+                raise gone(doing)
+            case _ if signal.sender != owner:
+                return False
+            case "PropertiesChanged", [interface, dict() as changed, *_] if (signal.path, interface) == (path, JOB):
+                follower.changed(changed)
+            case "Note", [message] if signal.path == path:
+                follower.note(message)
+            case "JobRemoved", [_, job, *_] if job == path:
+                return True
+        return False
+
+    def _cancel(self, doing: str, path: str) -> bool:
+        """Ask the job to stop; False when there was another interrupt meanwhile."""
+        self._progress.note(f"Stopping '{doing}'; interrupt again to leave it running.")
+        try:
+            self._bus.call(NAME, path, JOB, "Cancel", timeout=ASK_TIMEOUT, interactive=self._interactive)
+        except BusError as error:
+            self._progress.note(f"It cannot be stopped: {error_of(error, 'cancel')}")
+        except KeyboardInterrupt:
+            return False
+        return True
+
+    def _outcome(self, doing: str, path: str) -> Any:
+        state = self._bus.properties(path, JOB)
+        match state.get("State"), state.get("Error"):
+            case "succeeded", _:
+                return state.get("Result")
+            case _, [str() as name, str() as message, str() as advice] if name:
+                raise error_of(BusError(name, message, advice), doing)
+            case "cancelled", _:
+                raise Interrupted(f"'{doing}' was cancelled; what was finished is kept")
+        raise _nonsense(f"'{doing}' ended as {state.get('State')!r}")
+
+
+def _result(kind: type[T], document: object) -> T:
+    try:
+        return from_json(kind, document)
+    except FormatError as error:
+        raise _nonsense(str(error)) from error
+
+
+def _nonsense(what: str) -> BootcdError:
+    return FormatError(f"bootcd answered what bootcctl does not understand: {what}",
+                       advice="They are of different versions; 'systemctl restart bootcd' brings them together.")
+
+
+def _absolute(image: str) -> str:
+    return str(ImageReference.parse(image).absolute())

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who does what is asked: the daemon, or this process itself.
+
+This process does where an option says which installation is meant, and where there is no daemon: in a rescue shell, in
+the build of an image, while the machine shuts down.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .. import config
+from ..errors import ConfigError, Unsupported, UsageError
+from ..model import Progress
+from ..ops.direct import DirectHost
+from ..ops.host import Host
+from .progress import watching
+
+if TYPE_CHECKING:
+    from .bushost import BusHost
+    from .client import Connection
+
+SYSROOT = "/sysroot"
+_BUS = "unix:path=/run/dbus/system_bus_socket"
+
+
+@contextmanager
+def host(options: Namespace, *, direct: bool = False) -> Iterator[Host]:
+    """The machine that the options are about; with `direct`, the daemon is not asked."""
+    with watching(options.quiet) as progress:
+        here = _this_process(options, progress)
+        daemon = None if direct or _is_told(options) else _daemon(options, progress, here)
+        if daemon is not None:
+            with daemon:
+                yield daemon
+            return
+        if getattr(options, "background", False):
+            from ..linux.process import lower_priority
+
+            lower_priority(os.getpid())
+        yield here
+
+
+@contextmanager
+def connection(options: Namespace) -> Iterator[Connection]:
+    """The bus, for a verb that is about the daemon itself. Raises UsageError, Unsupported."""
+    if _is_told(options):
+        raise UsageError("this verb is about the daemon, which works on /sysroot",
+                         advice="Leave --sysroot, --esp and --config out.")
+    address = _address()
+    if address is not None:
+        from .client import Connection, Unreachable
+
+        try:
+            with Connection(address) as bus:
+                yield bus
+        except Unreachable as error:
+            raise Unsupported(f"there is no daemon to ask: {error.message}") from error
+        return
+    raise Unsupported("there is no daemon to ask: no system bus runs")
+
+
+def _is_told(options: Namespace) -> bool:
+    return any(value is not None for value in (options.sysroot, options.esp, options.config))
+
+
+def _this_process(options: Namespace, progress: Progress) -> DirectHost:
+    if options.config is not None and not Path(options.config).exists():
+        raise ConfigError(f"{options.config}: no such file")
+    settings = config.load([Path(options.config)]) if options.config is not None else config.load()
+    esp = Path(options.esp) if options.esp else None
+    return DirectHost(Path(SYSROOT if options.sysroot is None else options.sysroot), esp, settings, progress)
+
+
+def _daemon(options: Namespace, progress: Progress, here: Host) -> BusHost | None:
+    address = _address()
+    if address is None:
+        return None
+    from .bushost import BusHost
+    from .client import Unreachable
+
+    try:
+        machine = BusHost(address, progress, here, interactive=sys.stdin.isatty() and sys.stderr.isatty(),
+                          background=getattr(options, "background", False))
+    except Unreachable:
+        return None
+    if machine.present():
+        return machine
+    machine.close()
+    return None
+
+
+def _address() -> str | None:
+    """Where the system bus is; None when it certainly is not there."""
+    address = os.environ.get("DBUS_SYSTEM_BUS_ADDRESS") or _BUS
+    if address != _BUS:
+        return address
+    try:  # sooner than importing what is needed to find out
+        return address if stat.S_ISSOCK(os.stat(_BUS.partition("=")[2]).st_mode) else None
+    except OSError:
+        return None
