@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import os
 import platform as _platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from .errors import UsageError
@@ -84,6 +85,12 @@ class ImageReference:
         if not _HOST.fullmatch(host) or not _PATH.fullmatch(path):
             raise UsageError(f"image reference '{whole}' is malformed")
         return cls("docker", name, tag or (None if at else "latest"), digest or None)
+
+    def absolute(self) -> ImageReference:
+        """The same image, named so that it means the same in another directory."""
+        if self.transport == "docker":
+            return self
+        return replace(self, name=os.path.abspath(self.name))
 
     @property
     def host(self) -> str:

@@ -66,7 +66,7 @@ def connect(bus: SystemBus, progress: Recorder, tmp_path: Path) -> Iterator[Call
     made: list[BusHost] = []
 
     def connect(**options: Any) -> BusHost:
-        made.append(BusHost(bus.address, progress, DirectHost(tmp_path, None, Config(), progress), **options))
+        made.append(BusHost(bus.address, progress, lambda: DirectHost(tmp_path, None, Config(), progress), **options))
         return made[-1]
 
     yield connect
@@ -323,7 +323,7 @@ def test_the_bus_goes(tmp_path: Path, progress: Recorder) -> None:
     with contextlib.ExitStack() as stack:
         bus = stack.enter_context(SystemBus(tmp_path / "bus"))
         direct = DirectHost(tmp_path, None, Config(), progress)
-        host = BusHost(bus.address, progress, direct)
+        host = BusHost(bus.address, progress, lambda: direct)
         with FakeDaemon(bus.address, plays(lambda fake: stack.close())), host:
             with pytest.raises(BootcdError, match="went away"):
                 host.upgrade()

@@ -46,7 +46,7 @@ class Served:
             file = world.directory / "bootcd.toml"
             file.write_text(settings(world.config))
             self._stack.enter_context(Daemon(self._bus, world.sysroot, world.esp, file))
-            self._host = BusHost(self._bus.address, SilentProgress(), self._direct(world))
+            self._host = BusHost(self._bus.address, SilentProgress(), lambda: self._direct(world))
             self._stack.enter_context(self._host)
             self._served = wanted
         return self._host

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..deploy.disk import DiskOptions
@@ -41,13 +41,14 @@ T = TypeVar("T")
 class BusHost:
     """See `ops.host.Host` for what each method means. A context manager.
 
-    `direct` does what is never asked of the daemon. With `interactive`, polkit may ask for a password, on this terminal
-    where no other agent is there. With `background`, nobody waits for the jobs. Raises client.Unreachable when there is
-    no bus at `address`.
+    `direct` makes the one that does what is never asked of the daemon. With `interactive`, polkit may ask for a
+    password, on this terminal where no other agent is there. With `background`, nobody waits for the jobs. Raises
+    client.Unreachable when there is no bus at `address`.
     """
 
     def __init__(
-        self, address: str, progress: Progress, direct: Host, interactive: bool = False, background: bool = False,
+        self, address: str, progress: Progress, direct: Callable[[], Host], interactive: bool = False,
+        background: bool = False,
     ) -> None:
         self._address = address
         self._progress = progress
@@ -150,19 +151,19 @@ class BusHost:
     # --- what is never asked of the daemon ---
 
     def boot_complete(self) -> ChangeResult:
-        return self._direct.boot_complete()
+        return self._direct().boot_complete()
 
     def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
-        return self._direct.install(image, kargs=kargs)
+        return self._direct().install(image, kargs=kargs)
 
     def install_to_disk(self, disk: str, image: str, options: DiskOptions) -> DiskResult:
-        return self._direct.install_to_disk(disk, image, options)
+        return self._direct().install_to_disk(disk, image, options)
 
     def image_mount(self, image: str, directory: str, *, bootable: bool = False) -> None:
-        self._direct.image_mount(image, directory, bootable=bootable)
+        self._direct().image_mount(image, directory, bootable=bootable)
 
     def image_import_tar(self, tar: str, name: str) -> PullResult:
-        return self._direct.image_import_tar(tar, name)
+        return self._direct().image_import_tar(tar, name)
 
     # --- how it is asked ---
 
@@ -270,4 +271,5 @@ def _nonsense(what: str) -> BootcdError:
 
 
 def _absolute(image: str) -> str:
-    return str(ImageReference.parse(image).absolute())
+    reference = ImageReference.parse(image)
+    return image if reference.transport == "docker" else str(reference.absolute())

@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +22,7 @@ from ..model import Progress
 from ..ops.direct import DirectHost
 from ..ops.host import Host
 from .progress import watching
+from .text import printable
 
 if TYPE_CHECKING:
     from .bushost import BusHost
@@ -35,8 +36,10 @@ _BUS = "unix:path=/run/dbus/system_bus_socket"
 def host(options: Namespace, *, direct: bool = False) -> Iterator[Host]:
     """The machine that the options are about; with `direct`, the daemon is not asked."""
     with watching(options.quiet) as progress:
-        here = _this_process(options, progress)
-        daemon = None if direct or _is_told(options) else _daemon(options, progress, here)
+        def this_process() -> DirectHost:
+            return _this_process(options, progress)
+
+        daemon = None if direct or _is_told(options) else _daemon(options, progress, this_process)
         if daemon is not None:
             with daemon:
                 yield daemon
@@ -45,7 +48,7 @@ def host(options: Namespace, *, direct: bool = False) -> Iterator[Host]:
             from ..linux.process import lower_priority
 
             lower_priority(os.getpid())
-        yield here
+        yield this_process()
 
 
 @contextmanager
@@ -74,12 +77,13 @@ def _is_told(options: Namespace) -> bool:
 def _this_process(options: Namespace, progress: Progress) -> DirectHost:
     if options.config is not None and not Path(options.config).exists():
         raise ConfigError(f"{options.config}: no such file")
-    settings = config.load([Path(options.config)]) if options.config is not None else config.load()
+    files = config.SEARCH_PATH if options.config is None else [Path(options.config)]
+    settings = config.load(files, lambda warning: print(f"bootcctl: {printable(warning)}", file=sys.stderr))
     esp = Path(options.esp) if options.esp else None
     return DirectHost(Path(SYSROOT if options.sysroot is None else options.sysroot), esp, settings, progress)
 
 
-def _daemon(options: Namespace, progress: Progress, here: Host) -> BusHost | None:
+def _daemon(options: Namespace, progress: Progress, here: Callable[[], Host]) -> BusHost | None:
     address = _address()
     if address is None:
         return None
