@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import bare, image
+from benchmarks import bare, daemon, image
 
 BOOTCCTL = [sys.executable, "-m", "bootcd.cli"]
 
@@ -83,6 +83,7 @@ class Report:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only-daemon", action="store_true", help="nothing else")
     parser.add_argument("--quick", action="store_true", help="a tenth of the size")
     parser.add_argument("--directory", type=Path, default=Path("build/bench"), help="where to work (%(default)s)")
     parser.add_argument("--repeat", type=int, default=3, help="runs of each measure, the fastest counts")
@@ -100,9 +101,16 @@ def main() -> None:
         image.write_layout(layout, compression, [(tars[0], compression)])
         image.write_layout(layout, f"{compression}-next", [(tars[0], compression), (tars[1], compression)])
     report = Report()
-    places = "\n".join(f"{offset} {size}" for offset, size in bare.payloads(tars[0])).encode()
+    if not options.only_daemon:
+        program(report, work, layout, tars[0], options)
+    daemon.measure(report, fresh(work / "bus-and-daemon"), f"oci:{layout}:zstd", options.repeat, options.quick)
+
+
+def program(report: Report, work: Path, layout: Path, tar: Path, options: argparse.Namespace) -> None:
+    """What the command line does by itself."""
+    places = "\n".join(f"{offset} {size}" for offset, size in bare.payloads(tar)).encode()
     for compression in ("gzip", "zstd"):
-        imports(report, work, layout, tars[0], compression, places, options.repeat)
+        imports(report, work, layout, tar, compression, places, options.repeat)
     erofs(report, options.quick)
     living(report, work, layout, options.repeat)
 

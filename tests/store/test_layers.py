@@ -172,3 +172,29 @@ def test_nothing_but_our_errors_for_junk(repo):
         except BootcdError:
             continue
         assert reassemble(repo, "sha256:junk") == junk
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_an_interruption_while_a_thread_starts(tmp_path, monkeypatch, which):
+    """Ctrl-C, or SIGTERM of a worker, in Thread.start(): the thread runs, but its starter never learns of it."""
+    started = []
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        real(thread)
+        started.append(thread)
+        if len(started) == which:
+            raise KeyboardInterrupt
+
+    tar = many_files()
+    with Repository.init(tmp_path / "r") as repo:
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with pytest.raises(KeyboardInterrupt):
+            import_layer(repo, sha256(tar), reader(tar))
+        monkeypatch.undo()
+        assert len(started) == which
+        for thread in started:
+            thread.join(5)
+            assert not thread.is_alive()
+        import_layer(repo, sha256(tar), reader(tar))
+        assert reassemble(repo, sha256(tar)) == tar

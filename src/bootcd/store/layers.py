@@ -18,6 +18,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -211,8 +212,8 @@ class _Pipeline:
     def _start(self) -> None:
         if len(self._threads) < WORKERS:
             thread = threading.Thread(target=self._work, name=f"layer-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)  # first: start() may be interrupted when the thread runs already
             thread.start()
-            self._threads.append(thread)
 
     def _work(self) -> None:
         while (batch := self._queue.get()) is not None:
@@ -224,16 +225,17 @@ class _Pipeline:
                 self._abort = True
             finally:
                 batch.done.set()
+        self._queue.put(None)  # for the next one, however many there are
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._abort = self._abort or kind is not None
-        for _thread in self._threads:
-            self._queue.put(None)
+        self._queue.put(None)
         for thread in self._threads:
-            thread.join()
+            with suppress(RuntimeError):  # not started yet, if ever: then it will find nothing to do
+                thread.join()
 
 
 def _read_rest(payload: Payload, data: bytes) -> bytes:
