@@ -329,3 +329,14 @@ def test_bytes_are_told_ten_times_a_second_and_at_the_end(pipe: tuple[int, int])
     assert counts == sorted(counts)
     assert counts[-1] == 100_000
     assert len(counts) < 100
+
+
+def test_an_orphan_that_hangs_is_ended_by_its_own_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    alarms: list[int] = []
+    monkeypatch.setattr(signal, "alarm", alarms.append)
+    interruption = worker.Interruption()
+    for parent in (0, os.getppid(), os.getpid()):
+        interruption.parent = parent
+        with interruption.held():
+            interruption._handle(signal.SIGTERM, None)
+    assert alarms == [worker.ORPHAN_PATIENCE]

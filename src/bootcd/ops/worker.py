@@ -52,6 +52,8 @@ VERBS = frozenset({"status", "check", "upgrade", "switch", "rollback", "pin", "u
 GO_WAIT = 3.0
 """Seconds that a change of the boot entry waits for the parent to hold back a shutdown."""
 DONE_INTERVAL = 0.1
+ORPHAN_PATIENCE = 30
+"""Seconds that a worker has to end when its parent has died."""
 _MAX_REQUEST = 1 << 20
 
 
@@ -65,6 +67,8 @@ class Interruption:
     def __init__(self) -> None:
         self._held = 0
         self._pending = False
+        self.parent = 0
+        """The process that started this one, as soon as it is known."""
 
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -76,6 +80,8 @@ class Interruption:
             signal.signal(number, signal.SIG_IGN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.parent and os.getppid() != self.parent:
+            signal.alarm(ORPHAN_PATIENCE)  # nobody else would end it if it hangs, and it holds the lock
         if self._held:
             self._pending = True
         else:
@@ -175,6 +181,7 @@ def main() -> int:
     machine: Machine | None = None
     try:
         request = json.loads(parent.line())
+        interruption.parent = request.get("parent", 0)
         if "parent" in request and not process.die_with_parent(signal.SIGTERM, request["parent"]):
             return Interrupted.exit_status  # nobody wants it any more
         host, machine = _prepare(request, lines, _switching(lines, parent, interruption))
