@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Install to a disk: everything that can be refused is refused first, then the disk is erased.
+
+What is mounted, attached and opened on the way belongs to this process and goes with it, however it ends: mounts to its
+own namespace, loop devices and encrypted volumes to their last user. An installation that was cut off begins anew; it
+boots only once it was complete, since its boot entry is the last thing that is written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ..boot import kernels, loader
+from ..boot.esp import CONFIG
+from ..boot.kargs import check_machine_kargs
+from ..deploy import rootkeys
+from ..deploy.disk import DiskOptions, Layout, default_esp, lay_out
+from ..errors import (
+    BootcdError,
+    DeviceInUse,
+    DeviceNotEmpty,
+    DeviceNotFound,
+    EspFull,
+    Interrupted,
+    PermissionDenied,
+    RootFull,
+    Unsupported,
+    UsageError,
+)
+from ..layout import Sysroot
+from ..linux import block, files, format, mount, process
+from ..model import ImageReference, Platform
+from . import last, update
+from .machine import Machine
+from .pull import fetch_config, source_of
+from .results import ChangeResult, DiskResult, PartitionInfo
+
+_LOADER_CONFIG = b"timeout 3\n"
+_SECURE_BOOT_PCR = "7"
+
+
+def install_to_disk(machine: Machine, path: str, image: str, options: DiskOptions, by: str) -> DiskResult:
+    """Erase a disk, or make a file, and install there; of `machine` only the settings count.
+
+    Raises DeviceNotFound, DeviceInUse, DeviceNotEmpty, DiskTooSmall, ReadOnly, UsageError, Unsupported and what the
+    source raises before anything is written; later EspFull, RootFull and what `update.install` raises.
+    """
+    reference = ImageReference.parse(image)
+    check_machine_kargs(options.kargs)
+    keys = rootkeys.read_keys(options.root_ssh_keys) if options.root_ssh_keys else b""
+    with _disk(path, options) as disk:
+        _check_encryption(disk, options)
+        is_there = os.path.exists(path)
+        busy = block.users(disk) if is_there else ()
+        if busy:
+            raise DeviceInUse(f"{path} is in use: {', '.join(busy)}")
+        with source_of(reference, machine.config) as source:
+            fetched = source.manifest(Platform.current())
+            _, config = fetch_config(source, fetched)
+            size = sum(descriptor.size for descriptor, _ in fetched.manifest.check_image(config))
+        layout = lay_out(
+            path, disk.size, disk.sector, platform.machine(), root_size=options.root_size, image_size=size,
+            esp_size=options.esp_size or default_esp(size, machine.config.keep_previous, disk.sector))
+        erased = block.contents(disk) if is_there else ()
+        plan = DiskResult(path, disk.size, options.dry_run, erased, _partitions(layout, options))
+        if options.dry_run:
+            return plan
+        if erased and not options.wipe:
+            raise DeviceNotEmpty(f"{path} is not empty: {', '.join(erased)}")
+        format.require(options.filesystem, encrypted=options.encrypt != "none")
+        if not process.private_mounts():
+            raise PermissionDenied("only root can mount file systems")
+        return _install(replace(machine, esp_path=None), disk, image, layout, options, keys, by, plan)
+
+
+@contextlib.contextmanager
+def _disk(path: str, options: DiskOptions) -> Iterator[block.Disk]:
+    """The disk as it is, or a new file, which is removed when the installation fails."""
+    if options.image_size is None:
+        yield block.open_disk(path)
+        return
+    if os.path.lexists(path):
+        raise UsageError(f"{path} exists: its size is what it is", advice="Leave --image-size out.")
+    if options.dry_run:
+        yield block.Disk(path, options.image_size, block.FILE_SECTOR, None)
+        return
+    with files.translate(f"cannot create {path}"):
+        try:
+            # Its contents have owners of their own, and so should the whole have.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError as error:
+            raise DeviceNotFound(f"there is no directory {os.path.dirname(path)}", advice="") from error
+    try:
+        with files.translate(f"cannot create {path}"):
+            try:
+                os.ftruncate(descriptor, options.image_size)
+            finally:
+                os.close(descriptor)
+        yield block.open_disk(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        if isinstance(error, (KeyboardInterrupt, Interrupted)):
+            raise Interrupted(f"interrupted; {path} is removed") from error
+        raise
+
+
+def _check_encryption(disk: block.Disk, options: DiskOptions) -> None:
+    if options.encrypt != "tpm2":
+        return
+    if disk.is_file:
+        raise UsageError("a file is for another machine, and the TPM2 is that of this one",
+                         advice="Use --encrypt recovery-key, and systemd-cryptenroll on the machine itself.")
+    if not format.has_tpm2():
+        raise Unsupported("this machine has no TPM2", advice="Use --encrypt recovery-key.")
+
+
+def _partitions(layout: Layout, options: DiskOptions) -> tuple[PartitionInfo, ...]:
+    root = options.filesystem if options.encrypt == "none" else f"{options.filesystem} in LUKS2"
+    return tuple(PartitionInfo(one.name, one.type, one.start, one.size, content)
+                 for one, content in ((layout.esp, "FAT32"), (layout.root, root)))
+
+
+def _install(
+    machine: Machine, disk: block.Disk, image: str, layout: Layout, options: DiskOptions, keys: bytes, by: str,
+    plan: DiskResult,
+) -> DiskResult:
+    with contextlib.ExitStack() as stack:
+        descriptor = stack.enter_context(block.locked(disk))
+        machine.progress.begin(f"Making partitions and file systems on {disk.path}")
+        block.write_table(disk, layout.script())
+        places = [(one.start, one.size) for one in (layout.esp, layout.root)]
+        esp_device, root_device = stack.enter_context(block.partitions(disk, descriptor, places))
+        format.make_fat(esp_device, "ESP", start=layout.esp.start // layout.sector)
+        root, kargs, recovery_key = stack.enter_context(_root(machine, root_device, options))
+        esp = stack.enter_context(mount.mounted("vfat", esp_device, "esp", umask="0077"))
+        there = replace(machine, sysroot=Sysroot(root), esp_path=esp)
+        with _plainly(disk, root, esp):
+            change = last.recorded(there, "install", by, lambda: _deploy(there, image, options, keys, kargs))
+        machine.progress.begin(f"Flushing {disk.path}")
+    return replace(plan, change=change, recovery_key=recovery_key)
+
+
+@contextlib.contextmanager
+def _root(machine: Machine, device: str, options: DiskOptions) -> Iterator[tuple[Path, tuple[str, ...], str]]:
+    """The mounted root file system, made anew; the arguments by which an initrd finds it; the recovery key."""
+    filesystem = str(uuid.uuid4())
+    kargs = ["rw"] if any(karg.startswith("root=") for karg in options.kargs) else [f"root=UUID={filesystem}", "rw"]
+    recovery_key = ""
+    with contextlib.ExitStack() as mounts, contextlib.ExitStack() as volume:
+        if options.encrypt != "none":
+            volume_id = str(uuid.uuid4())
+            kargs.append(f"rd.luks.name={volume_id}=root")
+            pcrs = None
+            if options.encrypt == "tpm2":
+                kargs.append(f"rd.luks.options={volume_id}=tpm2-device=auto")
+                pcrs = _SECURE_BOOT_PCR if loader.read_variables().secure_boot else ""
+                if not pcrs:
+                    machine.progress.note("Secure Boot is off, so the TPM2 opens the disk for whatever boots here.")
+            machine.progress.begin("Encrypting the root file system")
+            key, recovery_key = format.make_luks(device, "root-encrypted", volume_id, tpm2_pcrs=pcrs)
+            plain = volume.enter_context(format.opened(device, key, f"bootcd-{volume_id[:8]}"))
+            format.forget_key(device, key)
+            device = plain
+        format.make_root(device, options.filesystem, "root", filesystem)
+        root = mounts.enter_context(mount.mounted(options.filesystem, device, "root"))
+        volume.close()  # from now on it is open as long as it is mounted
+        yield root, tuple(kargs), recovery_key
+
+
+def _deploy(
+    machine: Machine, image: str, options: DiskOptions, keys: bytes, disk_kargs: tuple[str, ...]
+) -> ChangeResult:
+    change = update.install(machine, image, options.kargs, disk_kargs)
+    assert change.deployment is not None
+    if keys:
+        rootkeys.write_keys(machine.sysroot.deployment(change.deployment.id) / "etc", keys)
+    esp = machine.esp()
+    if esp.size(CONFIG) is None:
+        esp.write(CONFIG, [_LOADER_CONFIG], len(_LOADER_CONFIG))
+    kernel = sum(one.size for one in kernels.list_kernels(esp).kernels)
+    wanted = machine.config.keep_previous + 2
+    fitting = 1 + esp.free() // max(kernel, 1)
+    if fitting < wanted:
+        machine.progress.note(f"The boot partition has room for {fitting} kernels of this size; upgrades by the keep "
+                              f"policy want {wanted}. A larger --esp-size would help.")
+    return change
+
+
+@contextlib.contextmanager
+def _plainly(disk: block.Disk, root: Path, esp: Path) -> Iterator[None]:
+    """Errors name the disk instead of our mounts, and advise what helps on a new one."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"interrupted; {disk.path} holds no whole installation",
+                          advice="Install again with --wipe.") from error
+    except BootcdError as error:
+        text = str(error).replace(os.fspath(root), f"root file system of {disk.path}")
+        text = text.replace(os.fspath(esp), f"boot partition of {disk.path}")
+        advice = error.hint
+        if isinstance(error, EspFull):
+            advice = "Install again with a larger --esp-size and --wipe."
+        elif isinstance(error, RootFull):
+            advice = "Install again with a larger --root-size, or to a larger disk, and --wipe."
+        raise type(error)(text, advice=advice) from error
