@@ -8,12 +8,12 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml meson.build meson.options $(shell find src man data -type f \
+SOURCES := pyproject.toml meson.build meson.options $(shell find src man data dbus-interfaces systemd -type f \
   ! -path '*/__pycache__/*' ! -name '.*' 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow test-vm bench lint completions wheel clean setup packages python
+.PHONY: help demo test test-slow test-vm bench lint completions manual wheel clean setup packages python
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,17 +27,20 @@ test: setup  ## the tests (a few minutes); ARGS='-k etc' are pytest's
 test-slow: setup  ## the tests that take long, such as one with a complete Debian system
 	$(BIN)/pytest -m slow $(ARGS)
 
-test-vm: setup  ## those of them that need a kernel with fs-verity and FAT: they bring one, in a virtual machine
-	$(BIN)/pytest -m slow tests/vm $(ARGS)
+test-vm: setup  ## those of them that bring a kernel, in a virtual machine: fs-verity and FAT; systemd and our units
+	$(BIN)/pytest -m slow tests/vm tests/systemd $(ARGS)
 
 bench: setup  ## speed and memory against the bare pipeline; ARGS=--quick for a short run
-	$(BIN)/python -m benchmarks $(ARGS)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
 
 lint: setup  ## ruff, mypy --strict and the rules of the house
 	$(BIN)/pytest -q tests/test_linters.py tests/test_house.py $(ARGS)
 
 completions: setup  ## writes data/completions/ anew from the command line's parser
 	@PYTHONPATH=src $(BIN)/python tools/completions.py
+
+manual: setup  ## writes the reference of man/org.bootcd1.5 anew from dbus-interfaces/
+	@PYTHONPATH=src $(BIN)/python tools/bus_manual.py
 
 wheel: setup  ## a wheel in dist/
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .

@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 
 from kit import small_debian
+from kit.bus import Daemon, SystemBus
+from kit.bus import available as bus_available
 from kit.debian import PROGRAMS, DebianError
 from kit.images import ImageBuilder
 from kit.push import push
@@ -45,12 +47,14 @@ class Demo:
         """What a reader should see in the output above."""
         print(textwrap.fill(text, 100, initial_indent="  ☞ ", subsequent_indent="    "), flush=True)
 
-    def bootcctl(self, *arguments: str, status: int = 0) -> str:
+    def bootcctl(self, *arguments: str, status: int = 0, bus: SystemBus | None = None) -> str:
         """Run the real program as a reader would, show and return its output. Ends the demo if it fails."""
-        command = ["bootcctl", "--sysroot", "sysroot", "--esp", "esp", *arguments]
+        where = ["--sysroot", "sysroot", "--esp", "esp"] if bus is None else []
+        command = ["bootcctl", *where, *arguments]
         print(f"$ {shlex.join(command)}", flush=True)
         start = time.monotonic()
         done = subprocess.run([BOOTCCTL, *command[1:]], cwd=self.directory, stdin=subprocess.DEVNULL,
+                              env=os.environ | (bus.environment if bus is not None else {}),
                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         print(textwrap.indent(done.stdout, "  "), end="")
         print(f"  ({time.monotonic() - start:.1f} s)", flush=True)
@@ -100,6 +104,11 @@ def main() -> None:
     os.environ["PATH"] += os.pathsep + str(PROGRAMS)
     with RegistryServer(directory / "registry") as registry:
         story(demo, images, f"{registry.address}/demo/debian:stable")
+        if bus_available():
+            over_the_bus(demo)
+        else:
+            print("\nThe part with the daemon is left out: dbus-daemon is not installed.")
+    farewell(demo)
 
 
 def story(demo: Demo, images: dict[str, ImageBuilder], reference: str) -> None:
@@ -167,6 +176,36 @@ def story(demo: Demo, images: dict[str, ImageBuilder], reference: str) -> None:
 
     demo.step("Is everything as it should be?")
     demo.bootcctl("fsck")
+
+
+def over_the_bus(demo: Demo) -> None:
+    demo.step("A daemon does the same for everybody on the bus")
+    print("$ bootcd --sysroot sysroot --esp esp &        (on a private bus, with the policy of the system bus)")
+    with (SystemBus(demo.directory / "bus") as bus, Daemon(bus, demo.sysroot, demo.esp),
+          subprocess.Popen([BOOTCCTL, "monitor"], env=os.environ | bus.environment, stdin=subprocess.DEVNULL,
+                           stdout=subprocess.PIPE, text=True) as monitor):
+        try:
+            demo.bootcctl("list", bus=bus)
+            demo.notice("Without --sysroot, bootcctl asks the daemon. Reading needs no privilege; what changes "
+                        "something is a job, and polkit is asked first.")
+            demo.bootcctl("upgrade", "--allow-rejected", bus=bus)
+            demo.expect(demo.default()["version"] == "2.0", "2.0 boots next")
+            demo.bootcctl("rollback", bus=bus)
+            demo.bootcctl("fsck", bus=bus)
+        finally:
+            monitor.terminate()
+        print("$ bootcctl monitor        (ran beside it)")
+        print(textwrap.indent(monitor.stdout.read() if monitor.stdout is not None else "", "  "), end="")
+        if shutil.which("busctl"):
+            words = ["get-property", "org.bootcd1", "/org/bootcd1", "org.bootcd1.Manager", "LastResult"]
+            print(f"$ busctl {shlex.join(words)}")
+            shown = subprocess.run(["busctl", f"--address={bus.address}", *words], capture_output=True, text=True,
+                                   check=True, stdin=subprocess.DEVNULL)
+            print(textwrap.fill(shown.stdout, 100, initial_indent="  ", subsequent_indent="  "))
+    demo.notice("Any program can drive it: org.bootcd1(5) describes the interfaces.")
+
+
+def farewell(demo: Demo) -> None:
     used = subprocess.run(["du", "-sh", "sysroot", "esp"], cwd=demo.directory, capture_output=True, text=True,
                           check=True)
     print("$ du -sh sysroot esp\n" + textwrap.indent(used.stdout, "  "), end="")

@@ -65,7 +65,7 @@ def test_files_are_current() -> None:
     (["composefs", "mkfs", "--format", "v"], {"v0", "v1", "v2"}),
     (["composefs", "mkfs", "--format", "=", "v"], {"v0", "v1", "v2"}),
     (["composefs", "mkfs", "--format", "="], {"v0", "v1", "v2"}),
-    (["install", ""], {"to-filesystem"}),
+    (["install", ""], {"to-disk", "to-filesystem"}),
     (["pin", "--label", ""], set()),
     (["list", ""], set()),
     (["--sysroot", ""], {"directory"}),

@@ -31,8 +31,8 @@ def test_later_files_win_key_by_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "said"), [
-    ("[keep]\nprevius = 3", "unknown key 'previus'"), ("[kep]\nprevious = 3", "unknown key"), ("previous = 3", "table"),
-    ("[keep]\nprevious = -1", "negative"), ("[keep]\nprevious = true", "integer"), ("[keep]\nprevious = ''", "integer"),
+    ("previous = 3", "table"), ("[keep]\nprevious = -1", "negative"),
+    ("[keep]\nprevious = true", "integer"), ("[keep]\nprevious = ''", "integer"),
     ("[registry]\ninsecure = 'x'", "list of strings"), ("[registry]\ninsecure = [1]", "list of strings"),
     ("[registry]\nca-file = 1", "a string"), ("[keep", "table"), ("a = " + "[" * 5000, "bootcd"),
 ])
@@ -58,3 +58,12 @@ def test_any_text_raises_only_our_error(tmp_path_factory: pytest.TempPathFactory
     path.write_text(text, "utf-8", "surrogatepass")
     with contextlib.suppress(ConfigError):
         config.load([path])
+
+
+def test_unknown_keys_are_named_and_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "bootcd.toml"
+    file.write_text("[keep]\nprevius = 3\nprevious = 2\n[new-in-the-next-version]\nprevious = 4\n")
+    warnings: list[str] = []
+    assert config.load([file], warnings.append) == config.Config(keep_previous=2)
+    assert warnings == [f"{file}: unknown key 'previus' in [keep] is ignored",
+                        f"{file}: unknown key 'previous' in [new-in-the-next-version] is ignored"]

@@ -126,6 +126,7 @@ _bootcctl_image_pull() {
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '--name[name in the repository (default\: the reference)]:value: ' \
         '--bootable[also make the image that a machine would boot]' \
+        '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]' \
         '*:value: '
 }
@@ -160,6 +161,23 @@ _bootcctl_image() {
     esac
 }
 
+_bootcctl_install_to_disk() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--wipe[erase what is on the disk; needed where there is anything]' \
+        '(--dry-run -n)'{--dry-run,-n}'[only tell what would be erased and made]' \
+        '--image-size[make the file, with this size]:value: ' \
+        '--filesystem[root file system (default\: ext4)]:value:(ext4 btrfs)' \
+        '--encrypt[encrypt the root file system, and print a recovery key (default\: none)]:value:(none recovery-key tpm2)' \
+        '--esp-size[size of the boot partition (default\: by the image and the keep policy)]:value: ' \
+        '--root-size[size of the root partition (default\: the rest of the disk)]:value: ' \
+        '--karg[kernel argument of this machine, kept by every upgrade; may be repeated]:value: ' \
+        '--root-ssh-authorized-keys[public keys that may log in as root]:file:_files' \
+        '--json[print the result as JSON]' \
+        '1:file:_files' \
+        '*:value: '
+}
+
 _bootcctl_install_to_filesystem() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -179,13 +197,21 @@ _bootcctl_install() {
         verb)
             verbs=(
                 'to-filesystem:install into --sysroot, with the ESP at --esp'
+                'to-disk:erase a disk, or make a disk image, and install there'
             )
             _describe verb verbs ;;
         rest)
             case $line[1] in
                 to-filesystem) _bootcctl_install_to_filesystem ;;
+                to-disk) _bootcctl_install_to_disk ;;
             esac ;;
     esac
+}
+
+_bootcctl_monitor() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print each event as a JSON object on a line of its own]'
 }
 
 _bootcctl_fsck() {
@@ -193,6 +219,7 @@ _bootcctl_fsck() {
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '--repair[remove what is damaged and name what to pull again]' \
         '--metadata-only[do not read the contents of objects]' \
+        '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]'
 }
 
@@ -200,6 +227,13 @@ _bootcctl_cleanup() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '(--dry-run -n)'{--dry-run,-n}'[only tell what would go, and why]' \
+        '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_boot_complete() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '--json[print the result as JSON]'
 }
 
@@ -242,6 +276,7 @@ _bootcctl_switch() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '--download-only[stage it, but let a later upgrade make it boot]' \
+        '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]' \
         '*:value: '
 }
@@ -252,6 +287,7 @@ _bootcctl_upgrade() {
         '--check[only tell whether there is a newer image; exit status 77 when there is none]' \
         '--download-only[stage it, but let a later upgrade make it boot]' \
         '--allow-rejected[take the image even if this machine was rolled back from it]' \
+        '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]'
 }
 
@@ -274,9 +310,9 @@ _bootcctl() {
     _arguments -s -C \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '--version[show the version and exit]' \
-        '--sysroot[physical root of the installation (default\: /sysroot)]:directory:_files -/' \
+        '--sysroot[physical root of the installation; bootcctl itself works on it then (default\: /sysroot, through the daemon if there is one)]:directory:_files -/' \
         '--esp[where its EFI system partition is mounted (default\: /efi, /boot/efi or /boot, with another --sysroot its efi, boot/efi, boot or esp)]:directory:_files -/' \
-        '--config[read this file and no other bootcd.toml]:file:_files' \
+        '--config[read this file and no other bootcd.toml; the daemon is not asked]:file:_files' \
         '(--quiet -q)'{--quiet,-q}'[no progress, only results and errors]' \
         '--debug[log what is done; show where an error comes from]' \
         '1: :->verb' \
@@ -294,8 +330,10 @@ _bootcctl() {
                 'unpin:take a pin off'
                 'unstage:forget the staged deployment'
                 'finalize:make the staged deployment the default (to be done at shutdown)'
+                'boot-complete:remember that the running deployment has come up well'
                 'cleanup:remove what the keep policy does not keep and nothing refers to'
                 'fsck:check every object, stream and image'
+                'monitor:follow what the daemon does, until Ctrl-C'
                 'install:make the first deployment'
                 'image:work with the images in the repository'
                 'container:tools for building images'
@@ -313,8 +351,10 @@ _bootcctl() {
                 unpin) _bootcctl_unpin ;;
                 unstage) _bootcctl_unstage ;;
                 finalize) _bootcctl_finalize ;;
+                boot-complete) _bootcctl_boot_complete ;;
                 cleanup) _bootcctl_cleanup ;;
                 fsck) _bootcctl_fsck ;;
+                monitor) _bootcctl_monitor ;;
                 install) _bootcctl_install ;;
                 image) _bootcctl_image ;;
                 container) _bootcctl_container ;;

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The configuration: bootcd.toml and its drop-ins, documented in bootcd.toml(5).
 
-Files are read in the order of `SEARCH_PATH`; a later one wins key by key. An unknown key is an error, since a
-misspelt safety setting that is silently ignored is worse than a refused start.
+Files are read in the order of `SEARCH_PATH`; a later one wins key by key. An unknown key is a warning that names file
+and key: a file that was written for another version shall not keep a machine from its updates. A value that cannot be
+used is an error.
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,12 @@ class Config:
     """Hosts (host or host:port) that may be asked over plain HTTP or with an unverified certificate."""
 
 
-def load(paths: Iterable[Path] = SEARCH_PATH) -> Config:
-    """Read the configuration from files and directories of `*.toml`; what is missing is skipped. Raises ConfigError."""
+Warn = Callable[[str], None]
+
+
+def load(paths: Iterable[Path] = SEARCH_PATH, warn: Warn = lambda message: None) -> Config:
+    """Read the configuration from files and directories of `*.toml`; what is missing is skipped. `warn` is called for
+    each key that is not known. Raises ConfigError."""
     config = Config()
     for path in paths:
         for file in sorted(path.glob("*.toml")) if path.is_dir() else [path]:
@@ -52,11 +57,11 @@ def load(paths: Iterable[Path] = SEARCH_PATH) -> Config:
                 continue
             except (OSError, UnicodeDecodeError) as error:
                 raise ConfigError(f"{file}: cannot be read: {error}") from error
-            config = _apply(config, text, str(file))
+            config = _apply(config, text, str(file), warn)
     return config
 
 
-def _apply(config: Config, text: str, where: str) -> Config:
+def _apply(config: Config, text: str, where: str, warn: Warn) -> Config:
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -69,7 +74,8 @@ def _apply(config: Config, text: str, where: str) -> Config:
         for key, value in keys.items():
             name = f"{table}_{key}".replace("-", "_")
             if name not in defaults:
-                raise ConfigError(f"{where}: unknown key '{key}' in [{table}]")
+                warn(f"{where}: unknown key '{key}' in [{table}] is ignored")
+                continue
             changes[name] = _checked(value, defaults[name], f"{where}: [{table}] {key}")
     return replace(config, **changes)
 

@@ -9,16 +9,16 @@ exit status, so that a script can test for "no space" without knowing which file
     BootcdError                1   something failed that has no class of its own
     ├── UsageError             2   the command line or configuration is wrong
     │   └── ConfigError
-    ├── NotFound               3   DeploymentNotFound, ImageNotFound, RepositoryNotFound
+    ├── NotFound               3   DeploymentNotFound, DeviceNotFound, ImageNotFound, RepositoryNotFound
     ├── Busy                   4   another operation holds the lock
     ├── FormatError            5   bytes break their format: TarError, SplitstreamError, ErofsError, DumpError,
     │                              OciError, BootEntryError, PeError, RecordError, MetadataError, PolicyError
     ├── IntegrityError         6   BlobMismatch, DiffIdMismatch, ObjectMismatch, SealMismatch
     ├── SourceError            7   SourceUnreachable, AuthenticationFailed, BlobNotFound
-    ├── NoSpace                8   RootFull, EspFull
+    ├── NoSpace                8   RootFull, EspFull, DiskTooSmall
     ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge
     ├── RepositoryError       10   RepositoryTooNew, RepositoryConflict, RepositoryDamaged
-    ├── Refused               11   NothingStaged, NoRollback, TargetInUse
+    ├── Refused               11   NothingStaged, NoRollback, TargetInUse, DeviceInUse, DeviceNotEmpty
     ├── AccessError           12   ReadOnly, PermissionDenied
     ├── Unsupported           13   the kernel or file system lacks what is needed
     ├── EtcConflict           14   /etc cannot be merged without a decision
@@ -67,6 +67,10 @@ class NotFound(BootcdError, status=3):
 
 class DeploymentNotFound(NotFound, advice="'bootcctl list' shows the deployments."):
     """No deployment has that id, index or label, or more than one has."""
+
+
+class DeviceNotFound(NotFound, advice="'lsblk' lists the disks; --image-size makes a new file."):
+    """The disk to install to does not exist."""
 
 
 class ImageNotFound(NotFound, advice="'bootcctl image list' shows the images in the repository."):
@@ -182,6 +186,10 @@ class EspFull(NoSpace, advice="'bootcctl cleanup' or unpinning a deployment free
     """The EFI system partition is full."""
 
 
+class DiskTooSmall(NoSpace, advice="Take a larger disk, or a smaller boot partition by --esp-size."):
+    """The partitions of an installation do not fit on the disk."""
+
+
 class ImageUnusable(BootcdError, status=9):
     """The image is well-formed but cannot be used for what was asked."""
 
@@ -238,6 +246,14 @@ class NoRollback(Refused, advice="'bootcctl list' shows the deployments."):
 
 class TargetInUse(Refused):
     """The target of an installation is not empty or already installed."""
+
+
+class DeviceInUse(Refused, advice="Unmount, detach or stop what uses it, or choose another disk."):
+    """Something uses the disk that an installation would erase."""
+
+
+class DeviceNotEmpty(Refused, advice="--wipe erases all of it; --dry-run shows what that is."):
+    """The disk holds something, and nobody said that it may go."""
 
 
 class AccessError(BootcdError, status=12):

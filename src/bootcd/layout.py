@@ -7,6 +7,7 @@
     <sysroot>/state/deploy/<id>/<id>.origin   what bootc reads
     <sysroot>/state/os/default/var            /var of all deployments
     <sysroot>/state/bootcd/deployments/<id>.json, journal/, generation, rejected.json, lock
+    <sysroot>/state/bootcd/last-result.json, update.json
 """
 
 from __future__ import annotations
@@ -59,6 +60,15 @@ class Sysroot:
     def rejected(self) -> Path:
         return self.own_state / "rejected.json"
 
+    @property
+    def last_result(self) -> Path:
+        """How the last operation ended."""
+        return self.own_state / "last-result.json"
+
+    @property
+    def update(self) -> Path:
+        """What the last check found at the source."""
+        return self.own_state / "update.json"
 
     @property
     def lock(self) -> Path:

@@ -130,11 +130,12 @@ def shape(value: Any) -> Any:
 
 
 def test_json(machine: Machine) -> None:
-    deployment = ["boot-digest", "boot-type", "created", "etc", "generation", "health", "health-reason", "id", "image",
-                  "kernel-version", "manifest-digest", "options", "pins", "roles", "staged", "title", "verification",
-                  "version"]
+    deployment = ["boot-digest", "boot-type", "created", "download-only", "etc", "generation", "health",
+                  "health-reason", "id", "image", "kernel-version", "manifest-digest", "options", "pins", "roles",
+                  "staged", "title", "verification", "version"]
     status = machine("status", "--json").json
-    assert sorted(status) == ["chain", "deployments", "esp", "sysroot", "unfinished", "warnings"]
+    assert sorted(status) == ["chain", "deployments", "esp", "last", "sysroot", "unfinished", "update", "update-time",
+                              "warnings"]
     assert shape(status["deployments"]) == [deployment, deployment]
     assert shape(machine("list", "--json").json) == [deployment, deployment]
     change = ["collected", "deployment", "message", "outcome", "pull"]

@@ -53,6 +53,11 @@ FULL = {"atomic_write.before_rename", "esp-temporary-made", "esp-before-fsync", 
         "objects.before_link", "replace_symlink.before_rename"}
 """Steps where a write may find the file system full."""
 
+LAST_STEPS = 3
+"""How many steps it takes to write down how it ended (ops/last.py), when the work is over."""
+INTERRUPTED = {130, 0}
+"""Once the new default is in place, only tidying up is left to be interrupted."""
+
 
 def points(trial: Trial, count: int, only: frozenset[str] | set[str] = frozenset()) -> list[int]:
     """A sample of the steps: others in each scenario, and rare ones before those that are passed often."""
@@ -78,7 +83,9 @@ class Trial:
         self._world = scratch / "trial"
         self.before = look(program, self._origin, pinned=scenario.arguments[0] != "unpin")
         copy(self._origin, self._world)
-        self.steps = program.steps(self._world, *scenario.arguments)
+        steps = program.steps(self._world, *scenario.arguments)
+        self.steps = steps[:-LAST_STEPS]
+        assert [name.partition(".")[0] for name in steps[-LAST_STEPS:]] == ["atomic_write"] * LAST_STEPS
         self._finish()
         self._names = names(self._world)
 
@@ -91,6 +98,17 @@ class Trial:
         assert (status["warnings"], status["unfinished"]) == ([w for w in status["warnings"] if "fs-verity" in w], "")
         self._default = next(info["version"] for info in status["deployments"] if "default" in info["roles"])
         self._versions = [info["version"] for info in status["deployments"]]
+
+    def over(self, at: int) -> None:
+        """Crash when the work is over: it counts, and nobody has to run the command again."""
+        default, versions = self._default, self._versions
+        copy(self._origin, self._world)
+        broken = self._program(self._world, *self.scenario.arguments, action="crash", at=len(self.steps) + at)
+        assert broken.status == CRASH_STATUS
+        check(self._program, self._world, self.before)
+        self._finish()
+        assert (self._default, self._versions) == (default, versions)
+        assert names(self._world) == self._names
 
     def broken_off(self, action: str, at: int) -> Done:
         """Break off, check the invariant, run again, and compare with a run that was not broken off."""
@@ -131,18 +149,23 @@ def test_crash(trial: Trial) -> None:
     try_all(trial, "crash", points(trial, 6), {CRASH_STATUS})
 
 
+def test_crash_while_the_outcome_is_written_down(trial: Trial) -> None:
+    for at in range(1, LAST_STEPS + 1):
+        trial.over(at)
+
+
 @pytest.mark.slow
 def test_crash_everywhere(trial: Trial) -> None:
     try_all(trial, "crash", list(range(1, len(trial.steps) + 1)), {CRASH_STATUS})
 
 
 def test_interrupt(trial: Trial) -> None:
-    try_all(trial, "interrupt", points(trial, 2), {130})
+    try_all(trial, "interrupt", points(trial, 2), INTERRUPTED)
 
 
 @pytest.mark.slow
 def test_interrupt_everywhere(trial: Trial) -> None:
-    try_all(trial, "interrupt", list(range(1, len(trial.steps) + 1)), {130})
+    try_all(trial, "interrupt", list(range(1, len(trial.steps) + 1)), INTERRUPTED)
 
 
 def test_full_disk(trial: Trial) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -23,6 +24,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 from kit.debian import DebianError, architecture, mirror
 from kit.small_debian import cpio
@@ -33,7 +35,8 @@ CACHE = Path(os.environ.get("BOOTCD_VM_CACHE", ROOT / "build" / "vm"))
 SUITE = "trixie"
 EMULATOR = ("qemu-system-x86",)
 GUEST = ("python3", "python3-pytest", "python3-hypothesis", "python3-zstandard", "python3-requests", "python3-isal",
-         "e2fsprogs", "dosfstools", "btrfs-progs", "attr", "kmod", "mount", "libssl3t64")
+         "e2fsprogs", "dosfstools", "btrfs-progs", "attr", "kmod", "mount", "libssl3t64", "fdisk", "cryptsetup-bin",
+         "systemd-cryptsetup")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 KERNEL = r"""#!/bin/sh
 # The kernel's files without its package, which would pull in what makes initramfs images.
@@ -54,6 +57,15 @@ TAIL = 60
 
 class GuestError(Exception):
     """The virtual machine cannot be made, or did not come to its end."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test that ran in the virtual machine."""
+
+    name: str
+    outcome: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -96,15 +108,15 @@ def prepare() -> Kit:
         with tempfile.TemporaryDirectory(prefix="making.", dir=CACHE) as name:
             fresh = Path(name, "kit")
             fresh.mkdir()
-            _bootstrap(fresh / "qemu.tar", EMULATOR)
+            bootstrap(fresh / "qemu.tar", EMULATOR)
             (fresh / "qemu").mkdir()
-            _call(["tar", "--extract", "--file", fresh / "qemu.tar", "--directory", fresh / "qemu",
+            call(["tar", "--extract", "--file", fresh / "qemu.tar", "--directory", fresh / "qemu",
                    "--exclude=./dev/*"])
             (fresh / "qemu.tar").unlink()
             hook = Path(name, "kernel")
             hook.write_text(KERNEL)
             hook.chmod(0o755)
-            _bootstrap(fresh / "root.tar", GUEST, f'--customize-hook={hook} "$1"')
+            bootstrap(fresh / "root.tar", GUEST, f'--customize-hook={hook} "$1"')
             _split(fresh / "root.tar", fresh / "root.cpio", fresh / "vmlinuz")
             (fresh / "root.tar").unlink()
             fresh.rename(home)
@@ -118,18 +130,45 @@ def run(kit: Kit, files: Iterator[tuple[str, int, bytes]], directory: Path, time
     with initrd.open("wb") as out, kit.root.open("rb") as base:
         shutil.copyfileobj(base, out)
         out.write(cpio(files))
-    command = [*kit.command(), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY,
-               "-nodefaults", "-display", "none", "-no-reboot", "-kernel", str(kit.kernel), "-initrd", str(initrd),
-               "-append", "console=ttyS0 quiet panic=-1", "-serial", f"file:{console}", "-serial", f"file:{report}"]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise GuestError(f"no end after {timeout:.0f} s; the console's last lines:\n{_tail(console)}") from error
+        start(kit, initrd, console, report, timeout)
     finally:
         initrd.unlink()
-    if done.returncode:
-        raise GuestError(f"the emulator failed: {done.stderr.decode(errors='replace')}\n{_tail(console)}")
     return report.read_text(errors="replace")
+
+
+def start(kit: Kit, initrd: Path, console: Path, report: Path, timeout: float, kargs: str = "",
+          disks: Sequence[str] = (), more: Sequence[str] = ()) -> None:
+    """Run the emulator until the machine turns itself off. The first serial port is written to the file `console`, the
+    second to `report`; `disks` are -drive options, `more` any others. Raises GuestError with the console's last lines."""
+    command = [*kit.command(), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY,
+               "-nodefaults", "-display", "none", "-no-reboot", "-kernel", str(kit.kernel), "-initrd", str(initrd),
+               "-append", f"console=ttyS0 quiet panic=-1 {kargs}".rstrip(),
+               "-serial", f"file:{console}", "-serial", f"file:{report}"]
+    for disk in disks:
+        command += ["-drive", f"if=virtio,format=raw,{disk}"]
+    command += more
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
+                              env={**os.environ, "TMPDIR": str(console.parent)})
+    except subprocess.TimeoutExpired as error:
+        raise GuestError(f"no end after {timeout:.0f} s; the console's last lines:\n{tail(console)}") from error
+    if done.returncode:
+        raise GuestError(f"the emulator failed: {done.stderr.decode(errors='replace')}\n{tail(console)}")
+
+
+def read_report(report: str) -> dict[str, list[Case]]:
+    """The cases by suite, from parts that each begin with a line "== suite status" and go on with pytest's XML."""
+    suites = {}
+    for part in re.split(r"^== ", report, flags=re.MULTILINE)[1:]:
+        head, _, document = part.partition("\n")
+        cases = []
+        for case in ElementTree.fromstring(document.strip()).iter("testcase"):
+            bad = next((one for one in case if one.tag in ("failure", "error", "skipped")), None)
+            cases.append(Case(f"{case.get('classname')}::{case.get('name')}", "passed" if bad is None else bad.tag,
+                              "" if bad is None else f"{bad.get('message')}\n{bad.text}"))
+        suites[head.split()[0]] = cases
+    return suites
 
 
 def tree(source: Path, target: str) -> Iterator[tuple[str, int, bytes]]:
@@ -141,19 +180,22 @@ def tree(source: Path, target: str) -> Iterator[tuple[str, int, bytes]]:
                 yield from tree(path, f"{target}/{path.name}")
 
 
-def _tail(console: Path) -> str:
+def tail(console: Path) -> str:
+    """The last lines of a console."""
     if not console.exists():
         return "(none)"
     return "\n".join(console.read_text(errors="replace").splitlines()[-TAIL:])
 
 
-def _bootstrap(target: Path, packages: Sequence[str], *options: str) -> None:
-    _call(["mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(packages)}",
+def bootstrap(target: Path, packages: Sequence[str], *options: str) -> None:
+    """A tar of Debian with these packages and what they need. Raises GuestError."""
+    call(["mmdebstrap", "--quiet", "--variant=essential", f"--include={','.join(packages)}",
            '--aptopt=APT::Install-Recommends "false"', *(f"--dpkgopt=path-exclude={name}" for name in LEFT_OUT),
            *options, "--format=tar", SUITE, target, mirror()])
 
 
-def _call(command: Sequence[str | Path]) -> None:
+def call(command: Sequence[str | Path]) -> None:
+    """Run a program. Raises GuestError with what it complained about."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode:
         raise GuestError(f"{command[0]} failed: {done.stderr.decode(errors='replace')}")

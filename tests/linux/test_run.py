@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from bootcd.errors import BootcdError, Unsupported
-from bootcd.linux.run import run
+from bootcd.linux.run import background, run
 
 
 def test_output_and_input():
@@ -37,3 +37,25 @@ def test_missing_program_and_directory(tmp_path):
     assert caught.value.hint == "Install no-such-program."
     with pytest.raises(BootcdError, match="no directory"):
         run(["true"], cwd=tmp_path / "gone")
+
+
+def test_a_program_runs_beside_the_block(tmp_path):
+    trace = tmp_path / "trace"
+    script = """trap 'echo ended >> "$1"; exit' TERM
+        echo ready > "$1"
+        eval "exec $3>&-"
+        while :; do sleep 0.01; done"""
+    with background(["bash", "-c", script, "bash", str(trace)], ready="--notify-fd", patience=30):
+        assert trace.read_text() == "ready\n"
+    assert trace.read_text() == "ready\nended\n"
+
+
+def test_a_program_beside_the_block_may_end_first_or_never_be_ready():
+    with background(["true"], ready="--notify-fd"):
+        pass
+    with background(["sleep", "60"]):
+        pass
+    with background(["sh", "-c", "trap '' TERM; while :; do sleep 0.01; done"], ready="-x", patience=0.1):
+        pass
+    with pytest.raises(Unsupported, match="no-such-program"), background(["no-such-program"]):
+        pass

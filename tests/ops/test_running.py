@@ -12,7 +12,7 @@ from bootcd.config import Config
 from bootcd.errors import DeploymentNotFound, NothingStaged, Refused
 from bootcd.layout import Sysroot
 from bootcd.model import SilentProgress
-from bootcd.ops import collect, keep, status, update
+from bootcd.ops import collect, health, keep, status, update
 from bootcd.ops.machine import Machine
 from bootcd.ops.results import Status
 from kit.os_images import os_image
@@ -173,3 +173,19 @@ def test_a_note_of_the_generation_that_failed_costs_nothing(world: World) -> Non
     update.finalize(world.machine)
     assert world.etc("1.1").is_dir()
     assert world.roles() == {"1.2": ("default",), "1.1": ("booted", "rollback"), "1.0": ()}
+
+
+def test_a_boot_that_completes_makes_the_deployment_good(world: World) -> None:
+    done = health.boot_complete(world.machine)
+    assert done.outcome == "good"
+    assert done.deployment is not None
+    assert (done.deployment.version, done.deployment.health) == ("1.0", "good")
+    assert done.deployment.health_reason.startswith("its boot completed at 20")
+    assert health.boot_complete(world.machine).outcome == "unchanged"
+
+
+def test_nothing_is_good_where_nothing_runs(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.machine.runs.clear()
+    with pytest.raises(Refused, match=r"no deployment of .* is running"):
+        health.boot_complete(world.machine)

@@ -11,13 +11,11 @@ import faulthandler
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
 
 import pytest
 
-from kit import guest
+from kit import guest, setup_root
 
 TIMEOUT = 1200.0
 """Seconds; without KVM it takes three to five minutes."""
@@ -28,52 +26,33 @@ SUITES = re.findall(r"^tests (\w+)", (GUEST / "plan").read_text(), re.MULTILINE)
 pytestmark = pytest.mark.slow
 
 
-@dataclass(frozen=True)
-class Case:
-    """One test that ran in the virtual machine."""
-
-    name: str
-    outcome: str
-    text: str
-
-
-def files() -> Iterator[tuple[str, int, bytes]]:
-    """The source tree, the script that is started, and cfsctl where there is one."""
+def files(program: Path) -> Iterator[tuple[str, int, bytes]]:
+    """The source tree, the script that is started, the initrd's program, and cfsctl where there is one."""
     yield "init", 0o100755, (GUEST / "init").read_bytes()
     yield "bootcd", 0o040755, b""
     for name in ("src", "tests", "pyproject.toml"):
         yield from guest.tree(guest.ROOT / name, f"bootcd/{name}")
+    yield "usr/local/lib/bootcd-setup-root", 0o100755, program.read_bytes()
     cfsctl = shutil.which("cfsctl")
     if cfsctl:
         yield from guest.tree(Path(cfsctl), "usr/local/bin/cfsctl")
 
 
-def parse(report: str) -> dict[str, list[Case]]:
-    """The suites by name."""
-    suites = {}
-    for part in re.split(r"^== ", report, flags=re.MULTILINE)[1:]:
-        head, _, document = part.partition("\n")
-        cases = []
-        for case in ElementTree.fromstring(document.strip()).iter("testcase"):
-            bad = next((one for one in case if one.tag in ("failure", "error", "skipped")), None)
-            cases.append(Case(f"{case.get('classname')}::{case.get('name')}", "passed" if bad is None else bad.tag,
-                              "" if bad is None else f"{bad.get('message')}\n{bad.text}"))
-        suites[head.split()[0]] = cases
-    return suites
-
-
 @pytest.fixture(scope="module")
-def suites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Case]]:
+def suites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[guest.Case]]:
     """What ran in the virtual machine, which is started once."""
     reason = guest.why_not()
     if reason is not None:
         pytest.skip(reason)
+    if setup_root.compiler() is None:
+        pytest.skip("there is no C compiler")
     faulthandler.cancel_dump_traceback_later()  # what is no hang for minutes; `run` has its own timeout
-    return parse(guest.run(guest.prepare(), files(), tmp_path_factory.mktemp("vm"), TIMEOUT))
+    program = setup_root.build(tmp_path_factory.mktemp("program") / "bootcd-setup-root", *setup_root.HARDENED)
+    return guest.read_report(guest.run(guest.prepare(), files(program), tmp_path_factory.mktemp("vm"), TIMEOUT))
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_tests_pass_in_the_virtual_machine(suites: dict[str, list[Case]], suite: str) -> None:
+def test_tests_pass_in_the_virtual_machine(suites: dict[str, list[guest.Case]], suite: str) -> None:
     assert suite in suites, f"no report; there are {list(suites)}"
     cases = suites[suite]
     failed = [f"{case.name}\n{case.text}" for case in cases if case.outcome in ("failure", "error")]
@@ -82,6 +61,6 @@ def test_tests_pass_in_the_virtual_machine(suites: dict[str, list[Case]], suite:
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_nothing_is_skipped_there(suites: dict[str, list[Case]], suite: str) -> None:
+def test_nothing_is_skipped_there(suites: dict[str, list[guest.Case]], suite: str) -> None:
     skipped = [f"{case.name}: {case.text}" for case in suites[suite] if case.outcome == "skipped"]
     assert not [one for one in skipped if "needs cfsctl" not in one or shutil.which("cfsctl")], "\n".join(skipped)

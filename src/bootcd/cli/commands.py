@@ -4,36 +4,22 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
-from .. import config
-from ..errors import ConfigError
-from ..ops.direct import DirectHost
 from ..ops.host import Host
 from ..ops.results import ChangeResult
 from . import output
-from .progress import watching
+from .hosts import host
 
 NO_UPDATE = 77
 """Exit status of `upgrade --check` when there is nothing newer, as rpm-ostree has it."""
 
 
-@contextmanager
-def host(options: Namespace) -> Iterator[Host]:
-    """The machine that the options are about."""
-    if options.config is not None and not Path(options.config).exists():
-        raise ConfigError(f"{options.config}: no such file")
-    settings = config.load([Path(options.config)]) if options.config is not None else config.load()
-    with watching(options.quiet) as progress:
-        yield DirectHost(Path(options.sysroot), Path(options.esp) if options.esp else None, settings, progress)
-
-
 def status(options: Namespace) -> int:
     with host(options) as machine:
         result = machine.status()
-    output.emit_json(result) if options.json else output.status(result)
+        running = None if options.json else getattr(machine, "running", lambda: None)()
+    output.emit_json(result) if options.json else output.status(result, running)
     return 0
 
 
@@ -78,8 +64,27 @@ def finalize(options: Namespace) -> int:
     return _change(options, lambda machine: machine.finalize())
 
 
+def boot_complete(options: Namespace) -> int:
+    return _change(options, lambda machine: machine.boot_complete(), direct=True)
+
+
 def install(options: Namespace) -> int:
-    return _change(options, lambda machine: machine.install(options.image, kargs=options.karg))
+    return _change(options, lambda machine: machine.install(options.image, kargs=options.karg), direct=True)
+
+
+def install_to_disk(options: Namespace) -> int:
+    from ..deploy.disk import DiskOptions
+    from ..errors import UsageError
+
+    if options.sysroot is not None or options.esp is not None:
+        raise UsageError("a new disk has its own sysroot and boot partition", advice="Leave --sysroot and --esp out.")
+    with host(options, direct=True) as machine:
+        result = machine.install_to_disk(options.disk, options.image, DiskOptions(
+            wipe=options.wipe, dry_run=options.dry_run, filesystem=options.filesystem, encrypt=options.encrypt,
+            esp_size=options.esp_size, root_size=options.root_size, image_size=options.image_size,
+            kargs=tuple(options.karg), root_ssh_keys=options.root_ssh_authorized_keys))
+    output.emit_json(result) if options.json else output.disk(result)
+    return 0
 
 
 def cleanup(options: Namespace) -> int:
@@ -98,8 +103,8 @@ def fsck(options: Namespace) -> int:
     return 0 if result.ok else RepositoryDamaged.exit_status
 
 
-def _change(options: Namespace, request: Callable[[Host], ChangeResult]) -> int:
-    with host(options) as machine:
+def _change(options: Namespace, request: Callable[[Host], ChangeResult], *, direct: bool = False) -> int:
+    with host(options, direct=direct) as machine:
         result = request(machine)
     output.emit_json(result) if options.json else output.change(result)
     return 0

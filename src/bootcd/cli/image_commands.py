@@ -7,7 +7,7 @@ from argparse import Namespace
 
 from ..ops.results import PullResult
 from . import output
-from .commands import host
+from .hosts import host
 
 
 def pull(options: Namespace) -> int:
@@ -31,13 +31,13 @@ def inspect(options: Namespace) -> int:
 
 
 def mount(options: Namespace) -> int:
-    with host(options) as machine:
+    with host(options, direct=True) as machine:
         machine.image_mount(options.image, options.directory, bootable=options.bootable)
     return 0
 
 
 def import_tar(options: Namespace) -> int:
-    with host(options) as machine:
+    with host(options, direct=True) as machine:
         result = machine.image_import_tar(options.tar, options.name)
     return _pulled(options, result)
 

@@ -13,12 +13,14 @@ from ..ops.results import (
     CheckResult,
     CollectResult,
     DeploymentInfo,
+    DiskResult,
     FsckResult,
     ImageInfo,
     PullStats,
     Status,
     to_json,
 )
+from .jobs import RunningJob
 from .text import printable
 
 
@@ -46,7 +48,7 @@ def table(rows: Iterable[Sequence[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def status(value: Status) -> None:
+def status(value: Status, running: RunningJob | None = None) -> None:
     if not value.deployments:
         print("No deployments.")
     for info in value.deployments:
@@ -60,11 +62,30 @@ def status(value: Status) -> None:
             ("  fs-verity", "repository and image" if chain.image_verity
              else "repository" if chain.repository_verity else "off: this file system cannot guard its contents"),
         ])
+    if running is not None:
+        print(f"Running: {printable(running.text())}")
+    if value.update is not None:
+        _known_update(value.update, value.update_time)
+    if value.last is not None and value.last.state != "succeeded":
+        last = value.last
+        print(printable(f"Last operation: '{last.verb}' {last.state} {last.ended}: {last.message}"))
+        if last.advice:
+            print(f"  {printable(last.advice)}")
     if value.unfinished:
         print(f"Unfinished: '{printable(value.unfinished)}' was cut off; the next command that changes anything "
               "completes it.")
     for warning in value.warnings:
         print(f"Warning: {printable(warning)}")
+
+
+def _known_update(update: CheckResult, when: str) -> None:
+    """What an earlier check found. What is staged already stands among the deployments."""
+    version = f"version {update.version}" if update.version else update.manifest_digest
+    if update.rejected:
+        print(printable(f"Update: {version} is not taken again: {update.rejected}."))
+    elif update.available:
+        print(printable(f"Update: {version} is available, {size(update.download_size)} to download "
+                        f"(checked {when})."))
 
 
 def deployment(info: DeploymentInfo) -> None:
@@ -134,6 +155,20 @@ def change(result: ChangeResult) -> None:
             print(f"  /etc/{printable(path)}: changed here and in the image; the local version was kept")
     if result.collected is not None and result.collected.items:
         collected(result.collected)
+
+
+def disk(result: DiskResult) -> None:
+    print(printable(f"Disk {result.disk}, {size(result.size)}"))
+    for what in result.erased:
+        print(printable(f"{'Would erase' if result.dry_run else 'Erased'} {what}"))
+    made = "Would make" if result.dry_run else "Made"
+    table([(f"{made} partition {number}", one.name, size(one.size), one.content)
+           for number, one in enumerate(result.partitions, 1)])
+    if result.change is not None:
+        change(result.change)
+    if result.recovery_key:
+        print("Recovery key of the root file system, which is kept nowhere and not shown again:")
+        print(f"  {result.recovery_key}")
 
 
 def collected(result: CollectResult) -> None:

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any
 
 from .. import __version__
+from ..deploy.disk import ENCRYPTIONS, FILESYSTEMS
 
 _EPILOG = "Exit status and all details: man bootcctl."
 
@@ -24,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"bootcctl {__version__}",
                         help="show the version and exit")
     _everywhere(parser)
-    parser.set_defaults(sysroot="/sysroot", esp=None, config=None, quiet=False, debug=False)
+    parser.set_defaults(sysroot=None, esp=None, config=None, quiet=False, debug=False)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
 
     def verb(name: str, command: str, help: str, to: Any = verbs) -> argparse.ArgumentParser:
@@ -49,10 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--download-only", action="store_true", help="stage it, but let a later upgrade make it boot")
     upgrade.add_argument("--allow-rejected", action="store_true",
                          help="take the image even if this machine was rolled back from it")
+    _background(upgrade)
     _json(upgrade)
     switch = verb("switch", "commands:switch", "follow another image reference from now on")
     switch.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
     switch.add_argument("--download-only", action="store_true", help="stage it, but let a later upgrade make it boot")
+    _background(switch)
     _json(switch)
     rollback = verb("rollback", "commands:rollback", "make another deployment the one that boots")
     rollback.add_argument("deployment", metavar="DEPLOYMENT", nargs="?", help=f"default: the previous one; {_WHICH}")
@@ -67,13 +71,19 @@ def build_parser() -> argparse.ArgumentParser:
     _json(unpin)
     _json(verb("unstage", "commands:unstage", "forget the staged deployment"))
     _json(verb("finalize", "commands:finalize", "make the staged deployment the default (to be done at shutdown)"))
+    _json(verb("boot-complete", "commands:boot_complete", "remember that the running deployment has come up well"))
     cleanup = verb("cleanup", "commands:cleanup", "remove what the keep policy does not keep and nothing refers to")
     cleanup.add_argument("--dry-run", "-n", action="store_true", help="only tell what would go, and why")
+    _background(cleanup)
     _json(cleanup)
     fsck = verb("fsck", "commands:fsck", "check every object, stream and image")
     fsck.add_argument("--repair", action="store_true", help="remove what is damaged and name what to pull again")
     fsck.add_argument("--metadata-only", action="store_true", help="do not read the contents of objects")
+    _background(fsck)
     _json(fsck)
+
+    monitor = verb("monitor", "monitor:monitor", "follow what the daemon does, until Ctrl-C")
+    monitor.add_argument("--json", action="store_true", help="print each event as a JSON object on a line of its own")
 
     install = group("install", "make the first deployment")
     filesystem = verb("to-filesystem", "commands:install", "install into --sysroot, with the ESP at --esp", install)
@@ -82,11 +92,32 @@ def build_parser() -> argparse.ArgumentParser:
                             help="kernel argument of this machine, kept by every upgrade; may be repeated")
     _json(filesystem)
 
+    disk = verb("to-disk", "commands:install_to_disk", "erase a disk, or make a disk image, and install there", install)
+    disk.add_argument("disk", metavar="DISK", help="block device, or file")
+    disk.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
+    disk.add_argument("--wipe", action="store_true", help="erase what is on the disk; needed where there is anything")
+    disk.add_argument("--dry-run", "-n", action="store_true", help="only tell what would be erased and made")
+    disk.add_argument("--image-size", type=_size, metavar="SIZE", help="make the file, with this size")
+    disk.add_argument("--filesystem", choices=FILESYSTEMS, default="ext4",
+                      help="root file system (default: %(default)s)")
+    disk.add_argument("--encrypt", choices=ENCRYPTIONS, default="none",
+                      help="encrypt the root file system, and print a recovery key (default: %(default)s)")
+    disk.add_argument("--esp-size", type=_size, metavar="SIZE",
+                      help="size of the boot partition (default: by the image and the keep policy)")
+    disk.add_argument("--root-size", type=_size, metavar="SIZE",
+                      help="size of the root partition (default: the rest of the disk)")
+    disk.add_argument("--karg", action="append", default=[], metavar="ARG",
+                      help="kernel argument of this machine, kept by every upgrade; may be repeated")
+    disk.add_argument("--root-ssh-authorized-keys", default="", metavar="FILE", help="public keys that may log in as "
+                      "root")
+    _json(disk)
+
     image = group("image", "work with the images in the repository")
     pull = verb("pull", "image_commands:pull", "bring an image into the repository without deploying it", image)
     pull.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
     pull.add_argument("--name", default="", help="name in the repository (default: the reference)")
     pull.add_argument("--bootable", action="store_true", help="also make the image that a machine would boot")
+    _background(pull)
     _json(pull)
     _json(verb("list", "image_commands:list_images", "list the named images", image))
     inspect = verb("inspect", "image_commands:inspect", "show one image", image)
@@ -134,19 +165,33 @@ _IMAGE_HELP = "[docker://]HOST/PATH[:TAG][@DIGEST], oci:DIR[:TAG] or oci-archive
 _WHICH = "id, version, label, booted, default, staged or rollback"
 
 
+def _size(text: str) -> int:
+    """Bytes; K, M, G and T stand for powers of 1024, as sfdisk and systemd have it."""
+    found = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(?:iB)?", text)
+    if found is None or int(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size; write for example 512M or 20G")
+    return int(found[1]) << 10 * " KMGT".index(found[2] or " ")
+
+
 def _everywhere(parser: argparse.ArgumentParser, *, hidden: bool = False) -> None:
     """Options that may stand before or after the verb. Only the main help shows them; a verb has no defaults of its
     own for them, which would undo what stood before it."""
     for names, kind, help in (
-        (("--sysroot",), {"metavar": "DIR"}, "physical root of the installation (default: /sysroot)"),
+        (("--sysroot",), {"metavar": "DIR"}, "physical root of the installation; bootcctl itself works on it then "
+         "(default: /sysroot, through the daemon if there is one)"),
         (("--esp",), {"metavar": "DIR"}, "where its EFI system partition is mounted (default: /efi, /boot/efi or "
          "/boot, with another --sysroot its efi, boot/efi, boot or esp)"),
-        (("--config",), {"metavar": "FILE"}, "read this file and no other bootcd.toml"),
+        (("--config",), {"metavar": "FILE"}, "read this file and no other bootcd.toml; the daemon is not asked"),
         (("--quiet", "-q"), {"action": "store_true"}, "no progress, only results and errors"),
         (("--debug",), {"action": "store_true"}, "log what is done; show where an error comes from"),
     ):
         options: dict[str, Any] = {**kind, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS if hidden else help}
         parser.add_argument(*names, **options)
+
+
+def _background(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--background", action="store_true", help="nobody waits for it: take CPU and disk only when "
+                        "they are idle")
 
 
 def _json(parser: argparse.ArgumentParser) -> None:

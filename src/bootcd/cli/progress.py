@@ -89,17 +89,22 @@ class _Bars:
             console=Console(stderr=True), transient=False,
         )
         self._task: rich.progress.TaskID | None = None
+        self._started = False
 
     def __enter__(self) -> None:
-        self._progress.start()
+        pass  # not yet: what is drawn again and again would wipe away a question of polkit
 
     def __exit__(self, *_: object) -> None:
         self._close()
-        self._progress.stop()
+        if self._started:
+            self._progress.stop()
 
     def begin(self, stage: str, total: int = 0) -> None:
         self._close()
         if total:
+            if not self._started:
+                self._progress.start()
+                self._started = True
             self._task = self._progress.add_task(stage, total=total)
         else:  # a bar that cannot move says less than a line
             self.note(stage)

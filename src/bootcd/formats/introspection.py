@@ -96,7 +96,7 @@ class Interface:
 
 
 def parse(data: bytes) -> tuple[Interface, ...]:
-    """The interfaces in an introspection document. It is part of this program: mistakes in it raise whatever they do."""
+    """The interfaces in an introspection document, which is part of this program: mistakes raise whatever they do."""
     text = data.decode()
     texts = _INTERFACE.findall(text)
     # The document is installed with the program, so a parser that expands entities cannot be abused.
@@ -106,7 +106,8 @@ def parse(data: bytes) -> tuple[Interface, ...]:
 
 def _interface(element: ElementTree.Element, xml: str) -> Interface:
     methods = [_method(child) for child in element.findall("method")]
-    signals = [Signal(child.attrib["name"], _note(child, DOC), _arguments(child)) for child in element.findall("signal")]
+    signals = [Signal(child.attrib["name"], _note(child, DOC), _arguments(child))
+               for child in element.findall("signal")]
     properties = [
         Property(child.attrib["name"], child.attrib["type"], _note(child, DOC), _note(child, EMITS) or "true",
                  child.attrib["access"])

@@ -22,6 +22,8 @@ import fcntl
 import os
 import struct
 import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
 from ..errors import BootcdError, Unsupported
 from .files import error_of
@@ -157,8 +159,11 @@ def _mount_erofs(source: str) -> int:
         return context.mount()
 
 
-def loop_device(fd: int) -> tuple[int, str]:
-    """Attach a file, read-only, to a free loop device that goes when its last user does. Returns (descriptor, path)."""
+def loop_device(
+    fd: int, *, writable: bool = False, offset: int = 0, size: int = 0, sector: int = 4096
+) -> tuple[int, str]:
+    """Attach a file, or `size` bytes of it from `offset` on, to a free loop device that goes when its last user does,
+    however that ends. Returns (descriptor, path)."""
     try:
         control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError as error:
@@ -169,11 +174,12 @@ def loop_device(fd: int) -> tuple[int, str]:
     try:
         for _ in range(_LOOP_ATTEMPTS):
             path = f"/dev/loop{fcntl.ioctl(control, LOOP_CTL_GET_FREE)}"
-            device = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            for flags in (LO_FLAGS_DIRECT_IO, 0):  # tmpfs and some disks have no direct I/O
+            device = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+            for direct in (LO_FLAGS_DIRECT_IO, 0):  # tmpfs and some disks have no direct I/O
                 zeros = (0,) * 8
-                config = _LOOP_CONFIG.pack(fd, 4096, 0, 0, 0, 0, 0, 0, 0, 0,
-                                           LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR | flags, b"", b"", b"", 0, 0, *zeros)
+                flags = direct | LO_FLAGS_AUTOCLEAR | (0 if writable else LO_FLAGS_READ_ONLY)
+                config = _LOOP_CONFIG.pack(fd, sector, 0, 0, 0, offset, size, 0, 0, 0, flags, b"", b"", b"", 0, 0,
+                                           *zeros)
                 try:
                     fcntl.ioctl(device, LOOP_CONFIGURE, config)
                 except OSError as error:
@@ -259,6 +265,41 @@ def _overlay(
                 context.descriptor("workdir", work_fd)
         context.create()
         return context.mount(0 if upper_fd is not None else MOUNT_ATTR_RDONLY)
+
+
+def mount_device(fstype: str, device: str, path: str | os.PathLike[str], **options: str) -> None:
+    """Mount the file system on a block device at a directory. Raises Unsupported, or BootcdError with the words of the
+    kernel."""
+    with FsContext(fstype) as context:
+        context.string("source", device)
+        for name, value in options.items():
+            context.string(name, value)
+        context.create()
+        mount_fd = context.mount()
+    try:
+        attach(mount_fd, path)
+    finally:
+        os.close(mount_fd)
+
+
+@contextlib.contextmanager
+def mounted(fstype: str, device: str, name: str, **options: str) -> Iterator[Path]:
+    """A new directory where a block device is mounted, writable. It is flushed and unmounted afterwards.
+
+    Only for a process with mounts of its own (process.private_mounts): however that ends, nothing stays mounted.
+    """
+    path = tempfile.mkdtemp(prefix=f"bootcd-{name}.")
+    try:
+        mount_device(fstype, device, path, **options)
+        try:
+            yield Path(path)
+            umount(path, lazy=False)
+        except BaseException:
+            with contextlib.suppress(BootcdError):
+                umount(path)
+            raise
+    finally:
+        os.rmdir(path)
 
 
 def attach(mount_fd: int, path: str | os.PathLike[str]) -> None:

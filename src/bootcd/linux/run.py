@@ -8,11 +8,14 @@ and with its output captured. A program that is missing or fails becomes one err
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
 import shlex
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ..errors import BootcdError, Unsupported
 
@@ -21,6 +24,11 @@ log = logging.getLogger(__name__)
 _KEPT = ("PATH", "HOME", "TMPDIR", "SYSTEMD_RELAX_ESP_CHECKS", "SYSTEMD_ESP_PATH")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LAST_WORDS = 2000
+
+
+def find(program: str) -> str | None:
+    """Where `run` would find a program; None when it would not."""
+    return shutil.which(program, path=_environment(None)["PATH"])
 
 
 def run(
@@ -34,9 +42,7 @@ def run(
     """
     words = [os.fsdecode(word) for word in argv]
     log.debug("run: %s", shlex.join(words))
-    environment = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
-    environment.update((name, os.environ[name]) for name in _KEPT if name in os.environ)
-    environment.update(env or {})
+    environment = _environment(env)
     stdin = subprocess.DEVNULL if input is None else None
     try:
         done = subprocess.run(words, input=input, stdin=stdin, capture_output=True, check=False, env=environment,
@@ -52,3 +58,46 @@ def run(
         words_said = (done.stderr.strip() or done.stdout.strip())[-_LAST_WORDS:].decode("utf-8", "replace")
         raise BootcdError(f"{shlex.join(words)} failed ({how}){': ' if words_said else ''}{words_said}")
     return done
+
+
+@contextlib.contextmanager
+def background(
+    argv: Sequence[str], *, ready: str = "", env: Mapping[str, str] | None = None, patience: float = 5.0,
+) -> Iterator[None]:
+    """Let a program run beside the block, and end it afterwards.
+
+    `ready` is its option for the number of a descriptor that it closes as soon as it is ready: the block begins then,
+    when the program has ended, or after `patience` seconds. Raises Unsupported when the program does not exist.
+    """
+    reading, writing = os.pipe()
+    try:
+        words = [*argv, *([ready, str(writing)] if ready else [])]
+        log.debug("run beside: %s", shlex.join(words))
+        try:
+            child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                     stderr=subprocess.DEVNULL, pass_fds=[writing] if ready else [],
+                                     env=_environment(env))
+        except OSError as error:
+            raise Unsupported(f"cannot run {words[0]}: {error.strerror}", advice=f"Install {words[0]}.") from error
+        finally:
+            os.close(writing)
+        try:
+            if ready:
+                select.select([reading], [], [], patience)
+            yield
+        finally:
+            child.terminate()
+            try:
+                child.wait(patience)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+    finally:
+        os.close(reading)
+
+
+def _environment(more: Mapping[str, str] | None) -> dict[str, str]:
+    environment = {"PATH": _PATH, "LC_ALL": "C.UTF-8"}
+    environment.update((name, os.environ[name]) for name in _KEPT if name in os.environ)
+    environment.update(more or {})
+    return environment

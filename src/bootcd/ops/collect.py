@@ -38,6 +38,8 @@ def collect_if_free(session: Session) -> CollectResult | None:
         return collect(session, dry_run=False)
     except Busy:
         session.progress.note("Somebody else has the repository open; 'bootcctl cleanup' will free what is not needed.")
+    except KeyboardInterrupt:
+        session.progress.note("Interrupted while collecting; 'bootcctl cleanup' frees what is not needed.")
     except BootcdError as error:
         # The deployment is in place; that something else could not be tidied up must not look like its failure.
         session.progress.note(f"Not everything that is not needed could be removed: {error}")
@@ -54,7 +56,7 @@ def collect(session: Session, *, dry_run: bool) -> CollectResult:
     if not dry_run:
         session.esp.clean()
         _clean(session)
-        session.executor.run(what)
+        session.run(what)
     # In a dry run the names are still there; the collection is told to look as if they were not.
     # The records decide what stays, whatever became of the names that usually keep it.
     staying = [facts.records[name] for name in kept]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
 import getpass
 import mmap
 import os
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 
 from ..boot import kargs, kernels
 from ..boot.discover import BootResources, Uki, find_boot_resources, os_release
+from ..boot.enrol import copy_keys
 from ..boot.loader import install_systemd_boot
 from ..deploy.plan import INLINE, Kernel
 from ..deploy.records import Record, clipped
@@ -20,6 +20,7 @@ from ..errors import SealMismatch, UsageError
 from ..formats.pe import Pe
 from ..formats.tree import RegularFile
 from ..model import ImageReference
+from .last import now
 from .pull import Offer
 from .session import Session
 
@@ -34,12 +35,13 @@ class Composed:
 
 def compose(
     session: Session, reference: ImageReference, offer: Offer, *, machine_kargs: tuple[str, ...],
-    first: bool = False,
+    disk_kargs: tuple[str, ...] = (), first: bool = False,
 ) -> Composed:
     """Make the images of a pulled manifest, and find out all that its record says.
 
-    With the `first` one comes the boot loader, where the ESP has none. Raises NotBootable, SealMismatch,
-    LayerConflict, and UsageError for kernel arguments that the first image cannot take.
+    With the `first` one come the boot loader, where the ESP has none, and keys for Secure Boot. `disk_kargs` are
+    arguments of the machine that nobody asked for: an image whose arguments are sealed does without. Raises
+    NotBootable, SealMismatch, LayerConflict, and UsageError for kernel arguments that the first image cannot take.
     """
     session.progress.begin("Composing the image")
     images = session.images
@@ -50,6 +52,7 @@ def compose(
     image_kargs = kargs.image_kargs(tree, images.read_file, platform.machine())
     if first:
         install_systemd_boot(session.esp, tree, images.read_file)
+        copy_keys(session.esp, tree, images.read_file)
     ids = images.commit_images(offer.fetched.digest, boot=True, tree=tree)
     assert ids.boot_image is not None
     repository = session.repository
@@ -73,14 +76,9 @@ def compose(
         requested_by=_user(),
         kernel_version=clipped(resources.kver or ""),
         image_kargs=tuple(image_kargs),
-        machine_kargs=machine_kargs,
+        machine_kargs=(*disk_kargs, *machine_kargs),
     )
     return Composed(record, kernel)
-
-
-def now() -> str:
-    """The time, in UTC, ISO 8601 to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def kernel_of_image(session: Session, record: Record) -> Kernel:

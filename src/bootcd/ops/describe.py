@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from ..deploy.plan import Facts, Removal
 from ..deploy.records import EtcReport, Record
+from ..deploy.rejected import Rejected
+from ..layout import Sysroot
 from .results import CollectItem, DeploymentInfo, EtcChanges, ImageInfo, PinInfo
 
 if TYPE_CHECKING:  # `status` would load all that makes images only to name this type
@@ -40,6 +42,7 @@ def deployment(facts: Facts, record: Record) -> DeploymentInfo:
         boot_type=record.boot_type, boot_digest=record.boot_digest,
         kernel_version=record.kernel_version, options=record.options, verification=record.verification,
         etc=EtcChanges(**{f.name: getattr(record.etc_report, f.name) for f in fields(EtcReport)}),
+        download_only=record.locked,
     )
 
 
@@ -48,6 +51,16 @@ def deployments(facts: Facts) -> tuple[DeploymentInfo, ...]:
     order = [record for record in (facts.staged, *facts.deployed()) if record is not None]
     order += [record for record in facts.records.values() if record not in order]
     return tuple(deployment(facts, record) for record in order)
+
+
+def rejection(sysroot: Sysroot, facts: Facts, manifest_digest: str) -> str:
+    """Why an image is not taken by itself: the machine was rolled back from it, or it did not boot. Empty otherwise."""
+    rejected = Rejected(sysroot.rejected).load().get(manifest_digest)
+    if rejected is not None:
+        return f"{rejected.reason}, {rejected.time}"
+    bad = [record for record in facts.records.values()
+           if record.manifest_digest == manifest_digest and facts.has_failed(record)]
+    return f"version {bad[0].version or bad[0].short_id} did not boot" if bad else ""
 
 
 def removals(items: list[Removal]) -> tuple[CollectItem, ...]:

@@ -6,21 +6,39 @@ Each method imports what it needs: `status` has to answer at once, and most of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 from ..config import Config
+from ..deploy.disk import DiskOptions
 from ..layout import Sysroot
 from ..model import Progress
+from . import last
 from .machine import Machine
-from .results import ChangeResult, CheckResult, CollectResult, FsckResult, ImageInfo, PullResult, Status
+from .results import ChangeResult, CheckResult, CollectResult, DiskResult, FsckResult, ImageInfo, PullResult, Status
+
+T = TypeVar("T")
 
 
 class DirectHost:
-    """See `ops.host.Host` for what each method means."""
+    """See `ops.host.Host` for what each method means.
 
-    def __init__(self, sysroot: Path, esp: Path | None, config: Config, progress: Progress) -> None:
-        self._machine = Machine(Sysroot(sysroot), esp, config, progress)
+    How a change ended is kept in the installation, with who asked for it: `by`. `switching` is entered around the
+    moment in which the boot entry changes.
+    """
+
+    def __init__(
+        self, sysroot: Path, esp: Path | None, config: Config, progress: Progress, *, by: str = "",
+        switching: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._machine = Machine(Sysroot(sysroot), esp, config, progress, switching)
+        self._by = by or f"uid {os.getuid()} bootcctl"
+
+    def _recorded(self, verb: str, work: Callable[[], T]) -> T:
+        return last.recorded(self._machine, verb, self._by, work)
 
     def status(self) -> Status:
         from . import status
@@ -30,62 +48,80 @@ class DirectHost:
     def check(self) -> CheckResult:
         from . import update
 
-        return update.check(self._machine)
+        return last.checked(self._machine, self._by, lambda: update.check(self._machine))
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False) -> ChangeResult:
         from . import update
 
-        return update.upgrade(self._machine, download_only=download_only, allow_rejected=allow_rejected)
+        return self._recorded("upgrade", lambda: update.upgrade(
+            self._machine, download_only=download_only, allow_rejected=allow_rejected))
 
     def switch(self, image: str, *, download_only: bool = False) -> ChangeResult:
         from . import update
 
-        return update.switch(self._machine, image, download_only=download_only)
+        return self._recorded("switch", lambda: update.switch(self._machine, image, download_only=download_only))
 
     def finalize(self) -> ChangeResult:
         from . import update
 
-        return update.finalize(self._machine)
+        return self._recorded("finalize", lambda: update.finalize(self._machine))
+
+    def boot_complete(self) -> ChangeResult:
+        from . import health
+
+        return health.boot_complete(self._machine)
 
     def rollback(self, deployment: str | None = None) -> ChangeResult:
         from . import keep
 
-        return keep.rollback(self._machine, deployment)
+        return self._recorded("rollback", lambda: keep.rollback(self._machine, deployment))
 
     def pin(self, deployment: str, label: str = "") -> ChangeResult:
         from . import keep
 
-        return keep.pin(self._machine, deployment, label)
+        return self._recorded("pin", lambda: keep.pin(self._machine, deployment, label))
 
     def unpin(self, deployment: str, label: str | None = None) -> ChangeResult:
         from . import keep
 
-        return keep.unpin(self._machine, deployment, label)
+        return self._recorded("unpin", lambda: keep.unpin(self._machine, deployment, label))
 
     def unstage(self) -> ChangeResult:
         from . import keep
 
-        return keep.unstage(self._machine)
+        return self._recorded("unstage", lambda: keep.unstage(self._machine))
 
     def cleanup(self, *, dry_run: bool = False) -> CollectResult:
         from . import collect
 
-        return collect.cleanup(self._machine, dry_run=dry_run)
+        def work() -> CollectResult:
+            return collect.cleanup(self._machine, dry_run=dry_run)
+
+        return work() if dry_run else self._recorded("cleanup", work)
 
     def fsck(self, *, repair: bool = False, metadata_only: bool = False) -> FsckResult:
         from . import verify
 
-        return verify.verify(self._machine, repair=repair, metadata_only=metadata_only)
+        def work() -> FsckResult:
+            return verify.verify(self._machine, repair=repair, metadata_only=metadata_only)
+
+        return self._recorded("fsck", work) if repair else work()
 
     def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
         from . import update
 
-        return update.install(self._machine, image, kargs)
+        return self._recorded("install", lambda: update.install(self._machine, image, kargs))
+
+    def install_to_disk(self, disk: str, image: str, options: DiskOptions) -> DiskResult:
+        from . import install
+
+        return install.install_to_disk(self._machine, disk, image, options, self._by)
 
     def image_pull(self, image: str, *, name: str = "", bootable: bool = False) -> PullResult:
         from . import images
 
-        return images.image_pull(self._machine, image, name=name, bootable=bootable)
+        return self._recorded("image pull", lambda: images.image_pull(
+            self._machine, image, name=name, bootable=bootable))
 
     def image_list(self) -> tuple[ImageInfo, ...]:
         from . import images
@@ -105,9 +141,9 @@ class DirectHost:
     def image_import_tar(self, tar: str, name: str) -> PullResult:
         from . import images
 
-        return images.image_import_tar(self._machine, tar, name)
+        return self._recorded("image import-tar", lambda: images.image_import_tar(self._machine, tar, name))
 
     def image_remove(self, image: str) -> None:
         from . import images
 
-        images.image_remove(self._machine, image)
+        self._recorded("image remove", lambda: images.image_remove(self._machine, image))

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from .results import ChangeResult, CheckResult, CollectResult, FsckResult, ImageInfo, PullResult, Status
+from ..deploy.disk import DiskOptions
+from .results import ChangeResult, CheckResult, CollectResult, DiskResult, FsckResult, ImageInfo, PullResult, Status
 
 
 class Host(Protocol):
@@ -32,6 +33,9 @@ class Host(Protocol):
     def finalize(self) -> ChangeResult:
         """Make the staged deployment the default; done at shutdown on a running system."""
 
+    def boot_complete(self) -> ChangeResult:
+        """Remember that the running deployment has come up well; done when boot-complete.target is reached."""
+
     def rollback(self, deployment: str | None = None) -> ChangeResult:
         """Make another deployment the default."""
 
@@ -52,6 +56,10 @@ class Host(Protocol):
 
     def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
         """Make the first deployment in an empty place."""
+
+    def install_to_disk(self, disk: str, image: str, options: DiskOptions) -> DiskResult:
+        """Make partitions and file systems on a disk, or in a file, and the first deployment there; erases what is on
+        it. The installation that this is otherwise about stays as it is."""
 
     def image_pull(self, image: str, *, name: str = "", bootable: bool = False) -> PullResult:
         """Bring an image into the repository without deploying it."""

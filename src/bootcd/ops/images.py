@@ -20,7 +20,7 @@ from ..registry.decompress import decompress
 from ..store.layers import import_layer
 from ..store.ociimages import check_tag
 from . import describe
-from .compose import now
+from .last import now
 from .machine import Machine
 from .pull import examine, pull, source_of
 from .results import ImageInfo, PullResult, PullStats

@@ -7,7 +7,7 @@ from ..deploy import plan
 from ..deploy.records import pinned, unpinned
 from ..errors import Refused, UsageError
 from . import describe
-from .compose import now
+from .last import now
 from .machine import Machine
 from .results import ChangeResult
 from .select import select
@@ -25,7 +25,7 @@ def rollback(machine: Machine, name: str | None) -> ChangeResult:
             target = facts.default  # asked for again since it was cut off: twice would lead back
         else:
             target = select(facts, name) if name is not None else plan.rollback_target(facts)
-            session.executor.run(plan.plan_rollback(facts, target, tries=session.config.boot_tries, time=now()))
+            session.run(plan.plan_rollback(facts, target, tries=session.config.boot_tries, time=now()))
         after = session.facts()
         version = f" (version {target.version})" if target.version else ""
         staged = after.staged
@@ -80,7 +80,7 @@ def unstage(machine: Machine) -> ChangeResult:
         staged = facts.staged
         if staged is None and session.completed is not None and session.completed.verb == "unstage":
             return ChangeResult("unstaged", "No deployment is staged any more; 'bootcctl cleanup' frees the space.")
-        session.executor.run(plan.plan_unstage(facts))
+        session.run(plan.plan_unstage(facts))
         assert staged is not None
         return ChangeResult("unstaged", f"Deployment {staged.short_id} is no longer staged; "
                             "'bootcctl cleanup' frees its space.")

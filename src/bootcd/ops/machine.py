@@ -8,8 +8,8 @@ is gathered until after the last step. Readers take no lock; every file that the
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class Machine:
     esp_path: Path | None
     config: Config
     progress: Progress
+    switching: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered around the short moment in which the boot entry changes, so that nobody ends this process in it."""
 
     def esp(self) -> Esp:
         """The boot partition. Raises UsageError when it has to be named, NotFound when it is not there."""

@@ -69,11 +69,7 @@ def source_of(reference: ImageReference, config: Config) -> Iterator[Source]:
 
 def examine(repository: Repository, source: Source, fetched: FetchedManifest) -> Offer:
     """Fetch the config and see which layers are missing. Raises NoMatchingPlatform when the image is not for us."""
-    config_data = read_blob(source, fetched.manifest.config, oci.MAX_DOCUMENT)
-    config = oci.Config.parse(config_data)
-    own = Platform.current()
-    if (config.os, config.architecture) != (own.os, own.architecture):
-        raise NoMatchingPlatform(f"{source.reference}: the image is for {config.platform}, this machine is {own}")
+    config_data, config = fetch_config(source, fetched)
     layers = fetched.manifest.check_image(config)
     missing: dict[str, oci.Descriptor] = {}
     for descriptor, diff_id in layers:
@@ -81,6 +77,16 @@ def examine(repository: Repository, source: Source, fetched: FetchedManifest) ->
             missing[diff_id] = descriptor
     return Offer(fetched, config_data, config, layers,
                  tuple((descriptor, diff_id) for diff_id, descriptor in missing.items()))
+
+
+def fetch_config(source: Source, fetched: FetchedManifest) -> tuple[bytes, oci.Config]:
+    """The config of an image. Raises NoMatchingPlatform when it is not for us."""
+    data = read_blob(source, fetched.manifest.config, oci.MAX_DOCUMENT)
+    config = oci.Config.parse(data)
+    own = Platform.current()
+    if (config.os, config.architecture) != (own.os, own.architecture):
+        raise NoMatchingPlatform(f"{source.reference}: the image is for {config.platform}, this machine is {own}")
+    return data, config
 
 
 def pull(

@@ -251,8 +251,8 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(kind: type[T], document: object) -> T:
-    """The result of class `kind` whose JSON form is `document`. Unknown keys are ignored, since a newer version may have
-    written them; keys with a default may be missing. Raises FormatError."""
+    """The result of class `kind` whose JSON form is `document`. Unknown keys are ignored, since a newer version may
+    have written them; keys with a default may be missing. Raises FormatError."""
     value: T = _read(kind, document, kind.__name__)
     return value
 

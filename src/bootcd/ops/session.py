@@ -12,7 +12,7 @@ from ..boot.esp import Esp
 from ..config import Config
 from ..deploy.execute import Executor
 from ..deploy.generation import last_generation
-from ..deploy.plan import Facts, Plan, with_generations
+from ..deploy.plan import Action, Facts, Plan, with_generations
 from ..deploy.records import Records
 from ..deploy.state import States
 from ..errors import NoSpace
@@ -50,6 +50,17 @@ class Session:
     @property
     def progress(self) -> Progress:
         return self.machine.progress
+
+    def run(self, plan: Plan) -> None:
+        """Carry out a plan; one that writes a boot entry is not to be disturbed. Raises what a step raises."""
+        switches = any(step.action is Action.WRITE_ENTRY for step in plan.steps)
+        with self.machine.switching() if switches else nullcontext():
+            self.executor.run(plan)
+
+    def recover(self) -> Plan | None:
+        """Finish what was cut off earlier, and return its plan, if there is one. Raises what a step raises, once."""
+        with self.machine.switching() if self.machine.sysroot.journal.exists() else nullcontext():
+            return self.executor.recover()
 
     def facts(self) -> Facts:
         """The machine as it is now."""
@@ -95,7 +106,7 @@ def change(machine: Machine, *, freeing: bool = False) -> Iterator[Session]:
         session = Session(machine, repository)
         session.esp.check_writable()
         try:
-            session.completed = session.executor.recover()
+            session.completed = session.recover()
         except NoSpace as error:
             if not freeing:
                 raise

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from ..boot import entries, kernels
 from ..boot.loader import read_variables
@@ -13,8 +14,9 @@ from ..deploy.records import Record, Records
 from ..errors import BootcdError
 from ..store.repository import Repository
 from . import describe
+from .last import load_last, load_update
 from .machine import Machine, boot_order
-from .results import ChainInfo, Status
+from .results import ChainInfo, CheckResult, LastResult, Status
 
 
 def status(machine: Machine) -> Status:
@@ -53,10 +55,41 @@ def status(machine: Machine) -> Status:
     if booted is not None:
         warnings += read_variables().warnings()
     chain = _chain(machine, facts, warnings) if records else None
+    last, update, update_time = _kept(machine, facts, warnings)
     return Status(
         sysroot=str(machine.sysroot.path), esp=esp_path, deployments=describe.deployments(facts), chain=chain,
-        unfinished=unfinished, warnings=tuple(warnings),
+        unfinished=unfinished, warnings=tuple(warnings), last=last, update=update, update_time=update_time,
     )
+
+
+def _kept(
+    machine: Machine, facts: Facts, warnings: list[str],
+) -> tuple[LastResult | None, CheckResult | None, str]:
+    """What earlier operations have left to be told."""
+    last, update, when = None, None, ""
+    try:
+        last = load_last(machine)
+    except BootcdError as error:
+        warnings.append(str(error))
+    try:
+        update, when = load_update(machine)
+        update = _still_true(machine, facts, update) if update is not None else None
+    except BootcdError as error:
+        warnings.append(str(error))
+    return last, update, when
+
+
+def _still_true(machine: Machine, facts: Facts, update: CheckResult) -> CheckResult | None:
+    """What a check found, seen from now: the image may have been staged, installed or rejected since, or another one
+    may be followed."""
+    digest = update.manifest_digest
+    tracked = facts.staged or facts.current
+    in_use = {record.manifest_digest for record in (facts.default, facts.current) if record is not None}
+    if not (update.available or update.staged) or digest in in_use or tracked is None or tracked.image != update.image:
+        return None
+    staged = facts.staged is not None and facts.staged.manifest_digest == digest
+    return replace(update, available=not staged, staged=staged, current_version=tracked.version,
+                   rejected="" if staged else describe.rejection(machine.sysroot, facts, digest))
 
 
 def _kernel_warnings(records: dict[str, Record], installed: dict[str, bool]) -> list[str]:

@@ -27,13 +27,14 @@ from .results import ChangeResult, CheckResult, PullStats
 from .session import Session, change, look
 
 
-def install(machine: Machine, image: str, kargs: Sequence[str]) -> ChangeResult:
-    """The first deployment. Raises TargetInUse when there is one already.
+def install(machine: Machine, image: str, kargs: Sequence[str], disk_kargs: Sequence[str] = ()) -> ChangeResult:
+    """The first deployment. `disk_kargs` find the root file system, where the image lets them. Raises TargetInUse when
+    there is a deployment already.
 
     An installation that was cut off can be run again.
     """
     reference = ImageReference.parse(image)
-    check_machine_kargs(kargs)
+    check_machine_kargs([*disk_kargs, *kargs])
     with files.translate(f"cannot create {machine.sysroot.path}"):
         machine.sysroot.path.mkdir(mode=0o755, parents=True, exist_ok=True)
     if machine.esp_path is not None:
@@ -57,7 +58,8 @@ def install(machine: Machine, image: str, kargs: Sequence[str]) -> ChangeResult:
         session.esp.prepare()
         with source_of(reference, machine.config) as source:
             fetched = source.manifest(Platform.current())
-            return _deploy(session, facts, reference, source, fetched, tuple(kargs), download_only=False, first=True)
+            return _deploy(session, facts, reference, source, fetched, tuple(kargs), disk_kargs=tuple(disk_kargs),
+                           download_only=False, first=True)
 
 
 def check(machine: Machine) -> CheckResult:
@@ -77,7 +79,7 @@ def check(machine: Machine) -> CheckResult:
             tracked.image, True, fetched.digest, version=offer.version, created=offer.created,
             current_version=tracked.version, download_size=offer.download_size, reused_size=offer.reused_size,
             layers=len(offer.layers), layers_missing=len(offer.missing),
-            rejected=_rejection(machine, facts, fetched.digest),
+            rejected=describe.rejection(machine.sysroot, facts, fetched.digest),
         )
 
 
@@ -92,7 +94,7 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool) -> C
             settled = _settled(session, facts, fetched, download_only)
             if settled is not None:
                 return settled
-            why = _rejection(machine, facts, fetched.digest)
+            why = describe.rejection(machine.sysroot, facts, fetched.digest)
             if why and not allow_rejected:
                 return ChangeResult("rejected", f"{reference} still names an image that is not taken again: {why}. "
                                     "--allow-rejected takes it.")
@@ -115,7 +117,7 @@ def switch(machine: Machine, image: str, *, download_only: bool) -> ChangeResult
             same = current is not None and fetched.digest == current.manifest_digest
             if current is not None and same and _is_whole(session, facts, current):
                 if facts.staged is not None:
-                    session.executor.run(plan.plan_unstage(facts))
+                    session.run(plan.plan_unstage(facts))
                 session.records.save(replace(current, image=str(reference)))
                 return ChangeResult("unchanged", f"The machine runs this image already; it follows {reference} now.",
                                     describe.deployment(session.facts(), replace(current, image=str(reference))))
@@ -158,23 +160,13 @@ def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_
     if current is None or current.manifest_digest != fetched.digest or not _is_whole(session, facts, current):
         return None
     if staged is not None:
-        session.executor.run(plan.plan_unstage(facts))
+        session.run(plan.plan_unstage(facts))
         facts = session.facts()
         return ChangeResult("unstaged", f"The source names the running image again; the staged deployment "
                             f"{staged.short_id} was dropped.", describe.deployment(facts, current))
     what = f"version {current.version}" if current.version else current.manifest_digest
     return ChangeResult("unchanged", f"No newer image: {current.image} still names {what}.",
                         describe.deployment(facts, current))
-
-
-def _rejection(machine: Machine, facts: Facts, manifest_digest: str) -> str:
-    """Why an image is not taken by itself: the machine was rolled back from it, or it did not boot. Empty otherwise."""
-    rejection = Rejected(machine.sysroot.rejected).load().get(manifest_digest)
-    if rejection is not None:
-        return f"{rejection.reason}, {rejection.time}"
-    bad = [record for record in facts.records.values()
-           if record.manifest_digest == manifest_digest and facts.has_failed(record)]
-    return f"version {bad[0].version or bad[0].short_id} did not boot" if bad else ""
 
 
 def _is_whole(session: Session, facts: Facts, record: Record) -> bool:
@@ -185,18 +177,20 @@ def _is_whole(session: Session, facts: Facts, record: Record) -> bool:
 
 def _deploy(
     session: Session, facts: Facts, reference: ImageReference, source: Source, fetched: FetchedManifest,
-    machine_kargs: tuple[str, ...], *, download_only: bool, first: bool = False, allow_bad: bool = False,
+    machine_kargs: tuple[str, ...], *, disk_kargs: tuple[str, ...] = (), download_only: bool, first: bool = False,
+    allow_bad: bool = False,
 ) -> ChangeResult:
     """Pull, compose, stage, and go on as far as the situation allows."""
     offer = examine(session.repository, source, fetched)
     stats = pull(session.repository, source, offer, max_layer_size=session.config.pull_max_layer_size,
                  progress=session.progress)
-    composed = compose.compose(session, reference, offer, machine_kargs=machine_kargs, first=first)
+    composed = compose.compose(session, reference, offer, machine_kargs=machine_kargs, disk_kargs=disk_kargs,
+                               first=first)
     known = facts.records.get(composed.record.id)
     record = replace(composed.record, pins=known.pins if known is not None else (), locked=download_only)
     current = facts.current
     if known is not None and known.generation is not None:
-        why = "" if allow_bad else _rejection(session.machine, facts, known.manifest_digest)
+        why = "" if allow_bad else describe.rejection(session.machine.sysroot, facts, known.manifest_digest)
         if why:
             return ChangeResult("rejected", f"The image has the same contents as one that is not taken again: {why}. "
                                 "--allow-rejected takes it.", describe.deployment(facts, known), stats)
@@ -210,7 +204,7 @@ def _deploy(
     session.progress.begin("Staging")
     session.esp.clean()
     merge_from = current.id if current is not None else None
-    session.executor.run(plan.plan_stage(facts, record, composed.kernel, merge_from=merge_from))
+    session.run(plan.plan_stage(facts, record, composed.kernel, merge_from=merge_from))
     facts = session.facts()
     if download_only:
         return ChangeResult("staged", f"Deployment {record.short_id} is downloaded; 'bootcctl upgrade' makes it boot.",
@@ -225,7 +219,7 @@ def _renew(
     renewed = replace(record, generation=known.generation, staged=known.staged, etc_report=known.etc_report)
     what = plan.plan_renew(facts, renewed, kernel, tries=session.config.boot_tries)
     session.esp.clean()
-    session.executor.run(what)
+    session.run(what)
     after = session.facts()
     info = describe.deployment(after, after.records[known.id])
     if info.generation == known.generation:
@@ -244,7 +238,7 @@ def _activate(session: Session, facts: Facts, staged: Record, stats: PullStats |
 
 def _finalize(session: Session, facts: Facts, stats: PullStats | None) -> ChangeResult:
     staged = facts.staged
-    session.executor.run(plan.plan_finalize(facts, tries=session.config.boot_tries, merge=facts.booted is not None))
+    session.run(plan.plan_finalize(facts, tries=session.config.boot_tries, merge=facts.booted is not None))
     assert staged is not None
     collected = collect.collect_if_free(session)
     after = session.facts()

@@ -144,7 +144,7 @@ def _repair_esp(session: Session, found: _Found) -> None:
         step = Step(Action.WRITE_ENTRY, {"id": record.id, "generation": record.generation, "tries": 0})
         try:
             session.esp.prepare()
-            session.executor.run(Plan("repair", (step,)))
+            session.run(Plan("repair", (step,)))
         except BootcdError as error:
             session.progress.note(f"The entry of deployment {record.short_id} cannot be written again: {error}")
 
