@@ -4,8 +4,9 @@ _bootcctl() {
     local current=${COMP_WORDS[COMP_CWORD]} path=. word index skip= kind=
     local -a given=() global=() kinds=()
     local -A verbs=(
-        [.]='status list upgrade switch rollback pin unpin unstage finalize boot-complete cleanup fsck monitor install image container composefs'
+        [.]='status list upgrade switch rollback pin unpin unstage finalize boot-complete cleanup fsck monitor install etc image container composefs'
         [.install.]='to-filesystem to-disk'
+        [.etc.]='diff report reset rules'
         [.image.]='pull list inspect mount import-tar remove'
         [.container.]='compute-digest'
         [.composefs.]='mkfs dump measure'
@@ -27,6 +28,11 @@ _bootcctl() {
         [.install.]='-h --help'
         [.install.to-filesystem.]='-h --help --karg --json'
         [.install.to-disk.]='-h --help --wipe --dry-run -n --image-size --filesystem --encrypt --esp-size --root-size --karg --root-ssh-authorized-keys --json'
+        [.etc.]='-h --help'
+        [.etc.diff.]='-h --help --text --json'
+        [.etc.report.]='-h --help --json'
+        [.etc.reset.]='-h --help --dry-run -n --json'
+        [.etc.rules.]='-h --help --json'
         [.image.]='-h --help'
         [.image.pull.]='-h --help --name --bootable --background --json'
         [.image.list.]='-h --help --json'
@@ -47,6 +53,10 @@ _bootcctl() {
         [.unpin.]='deployments'
         [.install.to-filesystem.]='text'
         [.install.to-disk.]='files text'
+        [.etc.diff.]='deployments'
+        [.etc.report.]='deployments'
+        [.etc.reset.]='files'
+        [.etc.rules.]='files'
         [.image.pull.]='text'
         [.image.inspect.]='text'
         [.image.mount.]='text directories'

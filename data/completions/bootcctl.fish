@@ -34,7 +34,7 @@ function __bootcctl_deployments
     bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
 end
 set -g __bootcctl_valued --algorithm --config --encrypt --esp --esp-size --filesystem --format --image-size --karg --label --name --root-size --root-ssh-authorized-keys --sysroot --xattrs
-set -g __bootcctl_groups install image container composefs
+set -g __bootcctl_groups install etc image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
 complete -c bootcctl -n '__bootcctl_at ' -a list -d 'list the deployments, one line each'
@@ -50,6 +50,7 @@ complete -c bootcctl -n '__bootcctl_at ' -a cleanup -d 'remove what the keep pol
 complete -c bootcctl -n '__bootcctl_at ' -a fsck -d 'check every object, stream and image'
 complete -c bootcctl -n '__bootcctl_at ' -a monitor -d 'follow what the daemon does, until Ctrl-C'
 complete -c bootcctl -n '__bootcctl_at ' -a install -d 'make the first deployment'
+complete -c bootcctl -n '__bootcctl_at ' -a etc -d 'explain /etc: what differs from the image, what the merge decided, the way back'
 complete -c bootcctl -n '__bootcctl_at ' -a image -d 'work with the images in the repository'
 complete -c bootcctl -n '__bootcctl_at ' -a container -d 'tools for building images'
 complete -c bootcctl -n '__bootcctl_at ' -a composefs -d 'plain composefs tools, for those who come from mkcomposefs'
@@ -120,6 +121,25 @@ complete -c bootcctl -n '__bootcctl_at install to-disk' -l karg -r -d 'kernel ar
 complete -c bootcctl -n '__bootcctl_at install to-disk' -l root-ssh-authorized-keys -r -F -d 'public keys that may log in as root'
 complete -c bootcctl -n '__bootcctl_at install to-disk' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at install to-disk' -F
+complete -c bootcctl -n '__bootcctl_at etc' -a diff -d 'show how /etc differs from that of the image'
+complete -c bootcctl -n '__bootcctl_at etc' -a report -d 'show what the merge decided'
+complete -c bootcctl -n '__bootcctl_at etc' -a reset -d 'set paths back to what the image has; the old ones stay aside'
+complete -c bootcctl -n '__bootcctl_at etc' -a rules -d 'show the rules for the merge, and where they come from'
+complete -c bootcctl -n '__bootcctl_at etc' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at etc diff' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at etc diff' -l text -d 'also show the lines of text files that differ'
+complete -c bootcctl -n '__bootcctl_at etc diff' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at etc diff' -a '(__bootcctl_deployments)'
+complete -c bootcctl -n '__bootcctl_at etc report' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at etc report' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at etc report' -a '(__bootcctl_deployments)'
+complete -c bootcctl -n '__bootcctl_at etc reset' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at etc reset' -l dry-run -s n -d 'only tell what would be done'
+complete -c bootcctl -n '__bootcctl_at etc reset' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at etc reset' -F
+complete -c bootcctl -n '__bootcctl_at etc rules' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at etc rules' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at etc rules' -F
 complete -c bootcctl -n '__bootcctl_at image' -a pull -d 'bring an image into the repository without deploying it'
 complete -c bootcctl -n '__bootcctl_at image' -a list -d 'list the named images'
 complete -c bootcctl -n '__bootcctl_at image' -a inspect -d 'show one image'

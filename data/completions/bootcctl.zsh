@@ -161,6 +161,62 @@ _bootcctl_image() {
     esac
 }
 
+_bootcctl_etc_rules() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]' \
+        '*:file:_files'
+}
+
+_bootcctl_etc_reset() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '(--dry-run -n)'{--dry-run,-n}'[only tell what would be done]' \
+        '--json[print the result as JSON]' \
+        '*:file:_files'
+}
+
+_bootcctl_etc_report() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]' \
+        '*:deployment:_bootcctl_deployments'
+}
+
+_bootcctl_etc_diff() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--text[also show the lines of text files that differ]' \
+        '--json[print the result as JSON]' \
+        '*:deployment:_bootcctl_deployments'
+}
+
+_bootcctl_etc() {
+    local state line
+    local -a verbs
+    _arguments -s -C \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '1: :->verb' \
+        '*:: :->rest'
+    case $state in
+        verb)
+            verbs=(
+                'diff:show how /etc differs from that of the image'
+                'report:show what the merge decided'
+                'reset:set paths back to what the image has; the old ones stay aside'
+                'rules:show the rules for the merge, and where they come from'
+            )
+            _describe verb verbs ;;
+        rest)
+            case $line[1] in
+                diff) _bootcctl_etc_diff ;;
+                report) _bootcctl_etc_report ;;
+                reset) _bootcctl_etc_reset ;;
+                rules) _bootcctl_etc_rules ;;
+            esac ;;
+    esac
+}
+
 _bootcctl_install_to_disk() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -335,6 +391,7 @@ _bootcctl() {
                 'fsck:check every object, stream and image'
                 'monitor:follow what the daemon does, until Ctrl-C'
                 'install:make the first deployment'
+                'etc:explain /etc\: what differs from the image, what the merge decided, the way back'
                 'image:work with the images in the repository'
                 'container:tools for building images'
                 'composefs:plain composefs tools, for those who come from mkcomposefs'
@@ -356,6 +413,7 @@ _bootcctl() {
                 fsck) _bootcctl_fsck ;;
                 monitor) _bootcctl_monitor ;;
                 install) _bootcctl_install ;;
+                etc) _bootcctl_etc ;;
                 image) _bootcctl_image ;;
                 container) _bootcctl_container ;;
                 composefs) _bootcctl_composefs ;;

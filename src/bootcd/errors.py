@@ -273,7 +273,10 @@ class Unsupported(BootcdError, status=13):
 
 
 class EtcConflict(BootcdError, status=14):
-    """Local and new /etc disagree on the type of a path."""
+    """Local and new /etc disagree, and nothing says who is right."""
+
+    conflicts: tuple[str, ...] = ()
+    """Every disagreement; the message names only the first ones."""
 
 
 class Interrupted(BootcdError, status=130):

@@ -7,7 +7,7 @@
     <sysroot>/state/deploy/<id>/<id>.origin   what bootc reads
     <sysroot>/state/os/default/var            /var of all deployments
     <sysroot>/state/bootcd/deployments/<id>.json, journal/, generation, rejected.json, lock
-    <sysroot>/state/bootcd/last-result.json, update.json
+    <sysroot>/state/bootcd/last-result.json, update.json, running/
 """
 
 from __future__ import annotations
@@ -69,6 +69,11 @@ class Sysroot:
     def update(self) -> Path:
         """What the last check found at the source."""
         return self.own_state / "update.json"
+
+    @property
+    def running(self) -> Path:
+        """One file for each operation that is under way."""
+        return self.own_state / "running"
 
     @property
     def lock(self) -> Path:

@@ -12,7 +12,7 @@ from kit import bus as bus_kit
 from kit.bus import Daemon, SystemBus
 from kit.caller import JOB, MANAGER, ROOT, Caller
 from kit.churn import Churn
-from kit.machine import descriptors, install, memory, threads
+from kit.machine import children, descriptors, install, memory, threads, until
 
 pytestmark = pytest.mark.skipif(not bus_kit.available(), reason="dbus-daemon is not installed")
 
@@ -30,9 +30,11 @@ def test_jobs_that_fail_or_are_cancelled_leave_nothing(daemon: tuple[Daemon, Sys
     with Caller(bus.address) as caller:
         churn = Churn(caller)
         churn.run(80)  # until as many ended jobs are kept as ever are
+        until(lambda: not children(process.pid), "the end of all workers")
         before = descriptors(process.pid), threads(process.pid)
         used = memory(process.pid, "Private_Dirty")
         churn.run(jobs)
+        until(lambda: not children(process.pid), "the end of all workers")
         assert (descriptors(process.pid), threads(process.pid)) == before
         assert memory(process.pid, "Private_Dirty") - used < 1024
         assert churn.states == {"failed", "cancelled"}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -221,6 +222,36 @@ def test_the_configuration_is_read_again_when_asked(
     until(lambda: "unknown key 'previus'" in daemon.log())
 
 
+def test_a_path_that_depends_on_where_one_stands_is_refused(client: Client) -> None:
+    for member in ("Switch", "PullImage"):
+        assert "is not absolute" in client.error(member, "sa{sv}", "oci:layout:latest", "0")
+    assert "names no registry" in client.error("Switch", "sa{sv}", "debian", "0")
+    assert client.get("Jobs") == []
+
+
+def test_questions_without_end_do_not_keep_the_answer_old(world: World, client: Client, bus: bus_kit.SystemBus) -> None:
+    asking = subprocess.Popen(
+        ["sh", "-c", f"while :; do busctl --address='{bus.address}' call org.bootcd1 /org/bootcd1 org.bootcd1.Manager "
+         "GetStatus 'a{sv}' 0 >/dev/null & sleep 0.02; done"], start_new_session=True)
+    try:
+        world.upgrade(os_image("1.1"))
+        until(lambda: len(client.get("Deployments")) == 2)
+    finally:
+        os.killpg(asking.pid, signal.SIGKILL)
+        asking.wait()
+
+
+def test_a_status_that_cannot_be_read_is_no_empty_machine(
+        bus: bus_kit.SystemBus, world: World, tmp_path: Path) -> None:
+    """Every worker dies at once, as if there were no memory for it."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(
+        "import os, sys\nif 'bootcd.ops.worker' in sys.orig_argv:\n    os._exit(9)\n")
+    with bus_kit.Daemon(bus, world.sysroot, world.esp, environment={"PYTHONPATH": str(tmp_path / "site")}):
+        (warning,) = Client(bus.address).get("Warnings")
+        assert warning == "the status cannot be read: the worker died (exit status 9)"
+
+
 def test_an_empty_machine_is_no_error(bus: bus_kit.SystemBus, tmp_path: Path) -> None:
     with bus_kit.Daemon(bus, tmp_path / "nothing"):
         client = Client(bus.address)
@@ -250,5 +281,9 @@ def test_a_worker_that_dies_is_a_failed_job(world: World, client: Client, daemon
         subprocess.run(["kill", f"-{signal.SIGKILL.value}", worker], check=False)
     until(lambda: client.get("Ended", path, "Job"))
     assert client.get("Error", path, "Job")[1] == "the worker died (signal 9)"
-    until(lambda: client.get("LastResult").get("state") == "failed")
+    until(lambda: client.get("ActiveJob") == "/")
+    time.sleep(0.5)  # whatever else is read after that does not know better
+    assert client.get("LastResult")["message"] == "the worker died (signal 9)"
+    kept = json.loads((world.sysroot / "state/bootcd/last-result.json").read_text())
+    assert (kept["verb"], kept["state"]) == ("upgrade", "failed")
     assert client.job("Upgrade", "a{sv}", "0")["State"] == "succeeded"

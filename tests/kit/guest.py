@@ -140,7 +140,7 @@ def run(kit: Kit, files: Iterator[tuple[str, int, bytes]], directory: Path, time
 def start(kit: Kit, initrd: Path, console: Path, report: Path, timeout: float, kargs: str = "",
           disks: Sequence[str] = (), more: Sequence[str] = ()) -> None:
     """Run the emulator until the machine turns itself off. The first serial port is written to the file `console`, the
-    second to `report`; `disks` are -drive options, `more` any others. Raises GuestError with the console's last lines."""
+    second to `report`; `disks` are -drive options, `more` any others. Raises GuestError with the console's end."""
     command = [*kit.command(), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY,
                "-nodefaults", "-display", "none", "-no-reboot", "-kernel", str(kit.kernel), "-initrd", str(initrd),
                "-append", f"console=ttyS0 quiet panic=-1 {kargs}".rstrip(),

@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootcd.errors import FormatError
@@ -19,6 +19,7 @@ KINDS = [kind for kind in vars(results).values() if isinstance(kind, type) and i
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
+@settings(deadline=None)
 def test_every_result_survives_json(kind: type[Any], data: st.DataObject) -> None:
     result = data.draw(st.builds(kind))
     assert results.from_json(kind, json.loads(json.dumps(results.to_json(result)))) == result

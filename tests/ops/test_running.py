@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bootcd.config import Config
-from bootcd.errors import DeploymentNotFound, NothingStaged, Refused
+from bootcd.errors import DeploymentNotFound, EtcConflict, NothingStaged, Refused, UsageError
 from bootcd.layout import Sysroot
 from bootcd.model import SilentProgress
 from bootcd.ops import collect, health, keep, status, update
@@ -74,6 +74,25 @@ def test_an_upgrade_waits_for_the_shutdown(world: World) -> None:
     assert world.roles() == {"1.1": ("booted", "default"), "1.0": ("rollback",)}
     with pytest.raises(NothingStaged):
         update.finalize(world.machine)
+
+
+def test_a_conflict_after_staging_leaves_the_old_deployment_in_charge(world: World) -> None:
+    assert world.upgrade("1.1") == "staged"
+    etc = world.etc("1.0")
+    (etc / "version.conf").write_text("edited after staging\n")
+    (etc / "bootcd/etc-rules.d").mkdir(parents=True)
+    rules = etc / "bootcd/etc-rules.d/late.toml"
+    rules.write_text('[[rule]]\npaths = ["/etc/version.conf"]\nmerge = "fail"\n')
+    with pytest.raises(EtcConflict, match=r"'version\.conf' was changed here"):
+        update.finalize(world.machine)
+    assert world.roles() == {"1.1": ("staged",), "1.0": ("booted", "default")}
+    assert (world.etc("1.1") / "version.conf").read_text() == "version = 1.1\n", "as it was staged"
+    rules.write_text(rules.read_text().replace("fail", "both"))
+    assert update.finalize(world.machine).outcome == "deployed"
+    assert (world.etc("1.1") / "version.conf").read_text() == "edited after staging\n"
+    assert (world.etc("1.1") / "version.conf.bootcd.rpmnew").read_text() == "version = 1.1\n"
+    (decision,) = world.status().deployments[0].etc.decisions
+    assert decision.taken == "both"
 
 
 def test_what_runs_is_never_collected(world: World) -> None:
@@ -189,3 +208,16 @@ def test_nothing_is_good_where_nothing_runs(tmp_path: Path) -> None:
     world.machine.runs.clear()
     with pytest.raises(Refused, match=r"no deployment of .* is running"):
         health.boot_complete(world.machine)
+
+
+def test_who_only_downloads_undoes_nothing(world: World) -> None:
+    """The right to download is given away more freely than that to decide what boots."""
+    world.upgrade("1.1")
+    for version in ("2.0", "1.0"):
+        world.publish(version)
+        done = update.upgrade(world.machine, download_only=True, allow_rejected=False)
+        assert done.outcome == "unchanged"
+        assert "only 'bootcctl upgrade' replaces it" in done.message
+        assert world.roles() == {"1.1": ("staged",), "1.0": ("booted", "default")}
+    with pytest.raises(UsageError, match="only downloaded"):
+        update.upgrade(world.machine, download_only=True, allow_rejected=True)

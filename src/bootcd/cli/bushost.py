@@ -23,6 +23,10 @@ from ..ops.results import (
     CheckResult,
     CollectResult,
     DiskResult,
+    EtcDiff,
+    EtcReport,
+    EtcReset,
+    EtcRules,
     FsckResult,
     ImageInfo,
     PullResult,
@@ -141,7 +145,8 @@ class BusHost:
         return _result(FsckResult, self._job("fsck", "Fsck", options))
 
     def image_pull(self, image: str, *, name: str = "", bootable: bool = False) -> PullResult:
-        wanted = {"name": name, "bootable": bootable}
+        # The name is what the reference would be called here, whatever the daemon is told.
+        wanted = {"name": name or str(ImageReference.parse(image)), "bootable": bootable}
         options = self._options | {key: value for key, value in wanted.items() if value}
         return _result(PullResult, self._job("image pull", "PullImage", _absolute(image), options))
 
@@ -152,6 +157,18 @@ class BusHost:
 
     def boot_complete(self) -> ChangeResult:
         return self._direct().boot_complete()
+
+    def etc_diff(self, deployment: str | None = None, *, text: bool = False) -> EtcDiff:
+        return self._direct().etc_diff(deployment, text=text)
+
+    def etc_report(self, deployment: str | None = None) -> EtcReport:
+        return self._direct().etc_report(deployment)
+
+    def etc_reset(self, paths: Sequence[str], *, dry_run: bool = False) -> EtcReset:
+        return self._direct().etc_reset(paths, dry_run=dry_run)
+
+    def etc_rules(self, path: str | None = None) -> EtcRules:
+        return self._direct().etc_rules(path)
 
     def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
         return self._direct().install(image, kargs=kargs)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
+from ..errors import UsageError
 from ..ops.host import Host
 from ..ops.results import ChangeResult
 from . import output
@@ -36,6 +37,9 @@ def upgrade(options: Namespace) -> int:
             found = machine.check()
         output.emit_json(found) if options.json else output.check(found)
         return 0 if found.available and not found.rejected else NO_UPDATE
+    if options.download_only and options.allow_rejected:
+        raise UsageError("an image that is only downloaded is not taken yet",
+                         advice="Leave one of --download-only and --allow-rejected out.")
     return _change(options, lambda machine: machine.upgrade(
         download_only=options.download_only, allow_rejected=options.allow_rejected))
 
@@ -74,8 +78,6 @@ def install(options: Namespace) -> int:
 
 def install_to_disk(options: Namespace) -> int:
     from ..deploy.disk import DiskOptions
-    from ..errors import UsageError
-
     if options.sysroot is not None or options.esp is not None:
         raise UsageError("a new disk has its own sysroot and boot partition", advice="Leave --sysroot and --esp out.")
     with host(options, direct=True) as machine:

@@ -7,6 +7,7 @@ the build of an image, while the machine shuts down.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import sys
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from .client import Connection
 
 SYSROOT = "/sysroot"
+MOUNTING = ("image_commands:mount",)
+"""What others shall see, and therefore must not happen in a mount namespace of this process."""
 _BUS = "unix:path=/run/dbus/system_bus_socket"
 
 
@@ -80,7 +83,20 @@ def _this_process(options: Namespace, progress: Progress) -> DirectHost:
     files = config.SEARCH_PATH if options.config is None else [Path(options.config)]
     settings = config.load(files, lambda warning: print(f"bootcctl: {printable(warning)}", file=sys.stderr))
     esp = Path(options.esp) if options.esp else None
-    return DirectHost(Path(SYSROOT if options.sysroot is None else options.sysroot), esp, settings, progress)
+    sysroot = SYSROOT if options.sysroot is None else options.sysroot
+    if sysroot == SYSROOT and options.command not in MOUNTING:
+        _make_writable(sysroot)
+    return DirectHost(Path(sysroot), esp, settings, progress)
+
+
+def _make_writable(sysroot: str) -> None:
+    """For this process alone, where everybody else has it read-only: as bootcd-setup-root mounts it."""
+    with contextlib.suppress(OSError):
+        if os.statvfs(sysroot).f_flag & os.ST_RDONLY:
+            from ..linux import process
+
+            if process.private_mounts():
+                process.make_writable(sysroot)
 
 
 def _daemon(options: Namespace, progress: Progress, here: Callable[[], Host]) -> BusHost | None:

@@ -20,8 +20,13 @@ from ..ops.results import (
     Status,
     to_json,
 )
+from . import etc_output
 from .jobs import RunningJob
+from .table import table
 from .text import printable
+
+_SHOWN = 5
+"""Paths of /etc that the status of a deployment names."""
 
 
 def emit_json(value: Any) -> None:
@@ -36,16 +41,6 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def table(rows: Iterable[Sequence[str]]) -> None:
-    """Columns as wide as they need to be; the last one is free."""
-    lines = [[printable(cell) for cell in row] for row in rows]
-    if not lines:
-        return
-    widths = [max(len(row[column]) for row in lines) for column in range(len(lines[0]))]
-    for row in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def status(value: Status, running: RunningJob | None = None) -> None:
@@ -100,9 +95,14 @@ def deployment(info: DeploymentInfo) -> None:
     if info.health != "untried":
         rows.append(("  health", f"{info.health}: {info.health_reason}" if info.health_reason else info.health))
     rows += [("  pin", f"{pin.label or '(no label)'}, since {pin.time}") for pin in info.pins]
-    for name, paths in (("both changed", info.etc.both_changed), ("deleted here", info.etc.deleted)):
-        if paths:
-            rows.append((f"  /etc {name}", ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if paths[5:] else "")))
+    decided = list(etc_output.decisions(info.etc))
+    rows += [("  /etc", line) for line in decided[:_SHOWN]]
+    if decided[_SHOWN:]:
+        rows.append(("  /etc", f"and {len(decided) - _SHOWN} more: 'bootcctl etc report {info.id[:12]}'"))
+    gone = etc_output.deleted(info.etc)
+    if gone:
+        rows.append(("  /etc deleted here", ", ".join(gone[:_SHOWN])
+                     + (f" and {len(gone) - _SHOWN} more" if gone[_SHOWN:] else "")))
     table(rows)
     print()
 
@@ -150,9 +150,8 @@ def change(result: ChangeResult) -> None:
         pull_stats(result.pull)
     print(printable(result.message))
     if result.deployment is not None:
-        etc = result.deployment.etc
-        for path in etc.both_changed:
-            print(f"  /etc/{printable(path)}: changed here and in the image; the local version was kept")
+        for line in etc_output.decisions(result.deployment.etc):
+            print(f"  {line}")
     if result.collected is not None and result.collected.items:
         collected(result.collected)
 

@@ -112,6 +112,23 @@ def build_parser() -> argparse.ArgumentParser:
                       "root")
     _json(disk)
 
+    etc = group("etc", "explain /etc: what differs from the image, what the merge decided, the way back")
+    diff = verb("diff", "etc_commands:diff", "show how /etc differs from that of the image", etc)
+    diff.add_argument("deployment", metavar="DEPLOYMENT", nargs="?", help=f"default: the running one; {_WHICH}")
+    diff.add_argument("--text", action="store_true", help="also show the lines of text files that differ")
+    _json(diff)
+    report = verb("report", "etc_commands:report", "show what the merge decided", etc)
+    report.add_argument("deployment", metavar="DEPLOYMENT", nargs="?",
+                        help=f"default: the staged one, else the running one; {_WHICH}")
+    _json(report)
+    reset = verb("reset", "etc_commands:reset", "set paths back to what the image has; the old ones stay aside", etc)
+    reset.add_argument("paths", metavar="PATH", nargs="+", help="below /etc; absolute, or relative to /etc")
+    reset.add_argument("--dry-run", "-n", action="store_true", help="only tell what would be done")
+    _json(reset)
+    rules = verb("rules", "etc_commands:rules", "show the rules for the merge, and where they come from", etc)
+    rules.add_argument("path", metavar="PATH", nargs="?", help="below /etc: only those that are about it")
+    _json(rules)
+
     image = group("image", "work with the images in the repository")
     pull = verb("pull", "image_commands:pull", "bring an image into the repository without deploying it", image)
     pull.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)

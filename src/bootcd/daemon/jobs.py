@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import Config
 from ..errors import BootcdError, Busy, FormatError, Interrupted
-from ..ops.results import from_json
+from ..ops.results import LastResult, from_json
 from . import wire
 from .bus import Bus
 from .exports import Call, Exported
@@ -28,11 +30,13 @@ from .throttle import Throttle
 from .verbs import Arguments, Verb
 from .worker import Done, Event, Failure, Note, Outcome, Request, Stage, Switch, Worker
 
+log = logging.getLogger(__name__)
+
 LINGER = 30.0
 MAX_ENDED = 64
 """Jobs that are over and still have an object; the oldest goes earlier than it should when there are more."""
 MAX_READERS = 4
-"""Jobs that change nothing and run at the same time."""
+"""Jobs of one user that change nothing and run at the same time."""
 CANCELLED = Interrupted.bus_name()
 
 
@@ -99,6 +103,11 @@ class Job:
         name, message, advice = self.exported.properties["Error"]
         return name, message, advice
 
+    def result(self) -> LastResult:
+        """How it ended, for those who come later."""
+        return LastResult(self.verb.kind, self.state, *self.error, _iso(self.started), _iso(self.ended),
+                          str(self.starter))
+
     async def run(self) -> Outcome:
         """Let the worker do it; the properties tell how it went. Never raises for what happens in the worker."""
         try:
@@ -108,6 +117,13 @@ class Job:
             self._inhibitor.release()
         self._finish(outcome)
         return outcome
+
+    def fail(self, error: Exception) -> Outcome:
+        """It is over, because of a mistake of this program."""
+        failure = Failure.of(BootcdError(f"internal error ({type(error).__name__}); the journal tells more"))
+        self.exported.update({"State": "failed", "Ended": _microseconds(time.time()), "Cancellable": False,
+                              "Error": [failure.name, failure.message, failure.advice]})
+        return Outcome(error=failure, killed=True)
 
     def stop(self) -> None:
         """Ask it to end; what it had finished is kept."""
@@ -174,7 +190,7 @@ class Jobs:
     with what its worker said, before anybody else hears of it."""
 
     def __init__(self, bus: Bus, settings: Callable[[], Settings], changed: Callable[[], None],
-                 started: Callable[[Job], None], ended: Callable[[Job, Outcome], None]) -> None:
+                 started: Callable[[Job], None], ended: Callable[[Job, Outcome], Awaitable[None]]) -> None:
         self._bus = bus
         self._settings = settings
         self._changed = changed
@@ -204,14 +220,10 @@ class Jobs:
         # From here to the end nothing waits, so that two calls cannot both find the place free.
         reads = verb.reads(arguments)
         running = [job for job in self._jobs.values() if not job.is_over]
-        if verb.kind == "check":
-            for job in running:
-                if job.verb is verb:
-                    return job.path
         if self._stopping:
             raise Busy("the daemon is about to stop", advice="Try again in a moment.")
-        if reads and sum(job.reads for job in running) >= MAX_READERS:
-            raise Busy(f"{MAX_READERS} jobs that only read are running already")
+        if reads and sum(job.reads and job.starter.uid == starter.uid for job in running) >= MAX_READERS:
+            raise Busy(f"{MAX_READERS} jobs of uid {starter.uid} that only read are running already")
         if not reads and (active := self.active) is not None:
             raise Busy(f"'{active.verb.kind}' is running as {active.path}, started by {active.starter}",
                        advice="Wait until it ends, or stop it; 'bootcctl monitor' follows it.")
@@ -250,9 +262,15 @@ class Jobs:
         watch = asyncio.get_running_loop().create_task(self._watch(job))
         try:
             outcome = await job.run()
+        except Exception as error:  # whatever it is, the job must not run for ever
+            log.exception("job %d went wrong", job.number)
+            outcome = job.fail(error)
         finally:
             watch.cancel()
-        self._ended(job, outcome)
+        try:
+            await self._ended(job, outcome)
+        except Exception:
+            log.exception("the end of job %d cannot be told", job.number)
         self._changed()
         self._forget_later(job)
 
@@ -271,6 +289,10 @@ class Jobs:
             self._timers.pop(job.path).cancel()  # or it would keep the job
             self._bus.remove(job.path)
             self._changed()
+
+
+def _iso(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
 def _microseconds(seconds: float) -> int:

@@ -17,7 +17,7 @@ from ..config import Config
 from ..errors import BootcdError, ConfigError
 from . import chronicle, events, notify
 from .bus import Bus
-from .exports import Call
+from .exports import BusError, Call
 from .interfaces import NAME
 from .jobs import Job, Jobs, Settings
 from .logcontrol import LogControl
@@ -28,6 +28,9 @@ from .worker import Outcome
 
 log = logging.getLogger(__name__)
 
+START_PATIENCE = 5.0
+"""Seconds that the first reading of the status has before the daemon offers its services without."""
+SILENT = {"org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected"}
 STOP_TIMEOUT = 60.0
 """Seconds that jobs have to end when the daemon is stopped; the unit's TimeoutStopSec= is longer."""
 
@@ -87,7 +90,9 @@ class Daemon:
         self._manager = Manager(bus, self._jobs_of(bus), self.settings, self.reload, self._notices.show)
         bus.export("/org/freedesktop/LogControl1", LogControl().exported)
         try:
-            await self._manager.state.refresh()
+            # A disk that does not answer shall not keep the daemon from saying so, nor from ending when told to.
+            await asyncio.wait((self._manager.state.refresh(), loop.create_task(stop.wait())), timeout=START_PATIENCE,
+                               return_when=asyncio.FIRST_COMPLETED)
             await bus.own(NAME)
             notify.ready("Idle")
             events.daemon_started(__version__, self._sysroot)
@@ -149,10 +154,10 @@ class Daemon:
                 chronicle.started(job)
                 manager.job_started(job)
 
-            def ended(job: Job, outcome: Outcome) -> None:
+            async def ended(job: Job, outcome: Outcome) -> None:
                 before = manager.state.status
                 chronicle.ended(job)
-                manager.job_ended(job, outcome)
+                await manager.job_ended(job, outcome)
                 chronicle.news(before, manager.state.status)
                 notify.status("Idle" if manager.jobs.active is None else f"Running {manager.jobs.active.verb.kind}")
 
@@ -172,11 +177,12 @@ async def _stay_alive(bus: Bus) -> None:
         try:
             # Not Peer.Ping: the policy of the system bus does not let anybody send that to the bus itself.
             await bus.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId",
-                           timeout=interval)
-        except BootcdError:
-            return
+                           timeout=interval / 2)
+        except BusError as error:
+            if error.name in SILENT:
+                return
         notify.watchdog()
-        await asyncio.sleep(interval)
+        await asyncio.sleep(interval / 2)
 
 
 if __name__ == "__main__":

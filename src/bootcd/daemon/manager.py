@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from .. import __version__
-from ..ops.results import DeploymentInfo, ImageInfo, LastResult, Status, from_json
+from ..errors import UsageError
+from ..model import ImageReference
+from ..ops.results import DeploymentInfo, ImageInfo, Status, from_json
 from . import wire
 from .bus import Bus
 from .deployments import Deployments, path_of
@@ -17,9 +19,11 @@ from .exports import Call, Exported, Handler
 from .interfaces import MANAGER, ROOT
 from .jobs import Job, Jobs, Settings
 from .queries import Queries
-from .state import State
+from .state import PATIENCE, State
 from .verbs import VERBS
 from .worker import Outcome
+
+log = logging.getLogger(__name__)
 
 NOTHING = "/"
 """The object path that stands for no object."""
@@ -30,6 +34,7 @@ class Manager:
 
     def __init__(self, bus: Bus, jobs: Callable[[Manager], Jobs], settings: Callable[[], Settings],
                  reload: Callable[[], None], noticed: Callable[[Status], None]) -> None:
+        self._bus = bus
         self._reload = reload
         self._noticed = noticed
         self._queries = Queries(settings)
@@ -53,6 +58,8 @@ class Manager:
 
     async def _start(self, call: Call, method: str, arguments: tuple[Any, ...]) -> Sequence[Any]:
         verb, options = VERBS[method], call.arguments[-1]
+        if "image" in verb.positional and method != "RemoveImage":
+            _check_reference(arguments[0])
         background = bool(options.get("background", False))
         return [await self.jobs.start(call, verb, verb.arguments(arguments, options), background=background)]
 
@@ -60,12 +67,13 @@ class Manager:
         return [wire.encode(await self.state.fresh())]
 
     async def _list_images(self, call: Call) -> Sequence[Any]:
-        found = await self._queries.ask("image_list")
+        found = await self._queries.ask(await self._bus.uid_of(call.sender), "image_list")
         assert isinstance(found, list)
         return [wire.encode_list(tuple(from_json(ImageInfo, image) for image in found))]
 
     async def _inspect_image(self, call: Call) -> Sequence[Any]:
-        found = await self._queries.ask("image_inspect", image=call.arguments[0])
+        uid = await self._bus.uid_of(call.sender)
+        found = await self._queries.ask(uid, "image_inspect", image=call.arguments[0])
         return [wire.encode(from_json(ImageInfo, found))]
 
     async def _reload_settings(self, call: Call) -> Sequence[Any]:
@@ -82,23 +90,21 @@ class Manager:
     def job_started(self, job: Job) -> None:
         self.exported.emit("JobNew", job.number, job.path, job.verb.kind)
 
-    def job_ended(self, job: Job, outcome: Outcome) -> None:
+    async def job_ended(self, job: Job, outcome: Outcome) -> None:
         """Tell the outcome: first what it made of the machine, then that it is over."""
-        self.state.take(outcome)
-        if outcome.killed and not job.reads:
-            self._show_lost(job, outcome)
         self.jobs_changed()
-        self.exported.flush()
-        name, message, _ = job.error
-        self.exported.emit("JobRemoved", job.number, job.path, job.state, name, message)
-
-    def _show_lost(self, job: Job, outcome: Outcome) -> None:
-        """The worker died, so nobody has written down how it ended."""
-        assert outcome.error is not None
-        last = LastResult(job.verb.kind, job.state, outcome.error.name, outcome.error.message, outcome.error.advice,
-                          _iso(job.started), _iso(job.ended), str(job.starter))
-        self.state.status = replace(self.state.status, last=last)
-        self.exported.update({"LastResult": wire.encode(last)})
+        try:
+            self.state.take(outcome)
+            if outcome.status is None:
+                tells_nothing = job.reads or job.state != "failed"
+                async with asyncio.timeout(PATIENCE):
+                    await (self.state.refresh() if tells_nothing else self.state.keep(job.result()))
+        except TimeoutError:
+            log.warning("job %d is over, and the disk does not tell what it changed", job.number)
+        finally:
+            self.exported.flush()
+            name, message, _ = job.error
+            self.exported.emit("JobRemoved", job.number, job.path, job.state, name, message)
 
     def _show(self, status: Status) -> None:
         self.deployments.show(status.deployments)
@@ -108,8 +114,11 @@ class Manager:
         self._noticed(status)
 
 
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _check_reference(text: str) -> None:
+    """Raises UsageError for nonsense, and for a path that would be looked for wherever the daemon happens to stand."""
+    reference = ImageReference.parse(text)
+    if reference != reference.absolute():
+        raise UsageError(f"the path in '{text}' is not absolute")
 
 
 def awaited(status: Status) -> DeploymentInfo | None:

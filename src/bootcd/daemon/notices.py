@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..ops.results import Status
 from .manager import awaited
+from .wire import line
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +33,14 @@ class Notices:
         texts = {"staged": "", "motd": ""}
         info = awaited(status)
         if info is not None:
-            version = info.version or info.id[:12]
+            version = line(info.version or info.id[:12])
             texts = {"staged": f"{info.id}\n", "motd": f"Version {version} is ready: it runs after the next reboot.\n"}
         if status.last is not None and status.last.state == "failed":
-            texts["motd"] += f"The last {status.last.verb} failed: {status.last.message}\n"
+            texts["motd"] += line(f"The last {status.last.verb} failed: {status.last.message}") + "\n"
         for name, text in texts.items():
             try:
                 self._write(self._directory / name, text)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 log.warning("cannot write %s: %s", self._directory / name, error)
 
     @staticmethod
@@ -47,6 +48,6 @@ class Notices:
         if not text:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
-        elif not path.exists() or path.read_text() != text:
-            path.with_name(f".{path.name}").write_text(text)
+        elif not path.exists() or path.read_bytes() != text.encode():
+            path.with_name(f".{path.name}").write_bytes(text.encode())
             path.with_name(f".{path.name}").replace(path)

@@ -8,6 +8,8 @@ import os
 
 from systemd import daemon
 
+from .wire import line
+
 log = logging.getLogger(__name__)
 
 _MICROSECONDS = 1_000_000
@@ -25,7 +27,7 @@ def stopping(status_text: str = "") -> None:
 
 def status(text: str) -> None:
     """One line for `systemctl status`; empty takes it away."""
-    _send(f"STATUS={_line(text)}")
+    _send(f"STATUS={line(text)}")
 
 
 def watchdog() -> None:
@@ -51,13 +53,7 @@ def watchdog_interval() -> float | None:
 
 
 def _status(text: str) -> tuple[str, ...]:
-    return (f"STATUS={_line(text)}",) if text else ()
-
-
-def _line(text: str) -> str:
-    """Each line of a notification is an assignment of its own. A status may hold words from outside, such as the name
-    of an image, which must not become MAINPID= and the like."""
-    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+    return (f"STATUS={line(text)}",) if text else ()
 
 
 def _send(*assignments: str) -> None:

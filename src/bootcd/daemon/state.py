@@ -2,7 +2,9 @@
 """What is known about the installation, in memory, and how it stays true.
 
 A worker reads it: at start, after each job, and when another process changed something, which inotify tells. Whoever
-needs to be sure compares fingerprints first (`fresh`), which costs a few calls of stat.
+needs to be sure compares fingerprints first (`fresh`), which costs a few calls of stat; in a thread, since a disk may
+be slow or dead. Nothing here raises because of what is read, and what was read earlier never replaces what was read
+later.
 """
 
 from __future__ import annotations
@@ -10,23 +12,30 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError
+from ..errors import BootcdError, FormatError
 from ..layout import Sysroot
 from ..linux.watch import Watch
 from ..model import SilentProgress
 from ..ops.fingerprint import fingerprint, watched
+from ..ops.last import LOST
 from ..ops.machine import Machine
-from ..ops.results import Status, from_json
+from ..ops.results import LastResult, Status, from_json, to_json
 from .jobs import Settings
+from .latest import Latest
 from .worker import Outcome, Request, Worker
 
 log = logging.getLogger(__name__)
 
 SETTLE = 0.1
 """Seconds to wait after a change, since one rarely comes alone."""
+PATIENCE = 20.0
+"""Seconds that a caller waits for the disk; then it gets what is in memory."""
+RETRY = 10.0
+"""Seconds after which a status that could not be read is read again."""
 
 
 class State:
@@ -36,84 +45,126 @@ class State:
         self._settings = settings
         self._changed = changed
         self._fingerprint: Any = None
-        self._reading: asyncio.Task[None] | None = None
-        self._again = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._taken = 0
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._readings = Latest(self._read)
+        self._looks = Latest(lambda: asyncio.to_thread(self._look, self._machine()))
         self._watch = Watch()
         self.status = Status(settings().sysroot, "", (), None, "", ())
         asyncio.get_running_loop().add_reader(self._watch.fileno(), self._something_happened)
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._reading is not None:
-            self._reading.cancel()
+        for timer in self._timers.values():
+            timer.cancel()
+        for task in self._tasks:
+            task.cancel()
+        self._readings.close()
         asyncio.get_running_loop().remove_reader(self._watch.fileno())
         self._watch.close()
 
     def take(self, outcome: Outcome) -> None:
         """What a worker read after its work."""
         if outcome.status is None:
-            self.refresh()
             return
         try:
-            self.status = from_json(Status, outcome.status)
+            status = from_json(Status, outcome.status)
         except FormatError as error:
-            log.error("a worker told a status that makes no sense: %s", error)
+            self._cannot_be_read(f"a worker told what makes no sense: {error}")
             return
+        self._taken += 1
         self._fingerprint = outcome.fingerprint
-        self._watch_all()
-        self._changed(self.status)
+        self._show(status)
+        # Directories may have appeared that have to be watched, and things may have changed since they were read.
+        self._later("look", SETTLE, self._settled)
+
+    async def keep(self, lost: LastResult) -> None:
+        """Write down how an operation ended whose worker died, and read what it has left."""
+        self._show(replace(self.status, last=lost))
+        settings = self._settings()
+        self.take(await Worker(Request(LOST, {"result": to_json(lost)}, settings.sysroot, settings.esp,
+                                       settings.config), lambda event: None).run())
 
     async def fresh(self) -> Status:
-        """The status, read again first if another process has changed something."""
-        if self._now() != self._fingerprint:
-            await self.refresh()
+        """The status, read again first if another process has changed something; as it is in memory when the disk does
+        not answer."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                if await self._looks.ask() != self._fingerprint:
+                    await self.refresh()
+        except TimeoutError:
+            log.warning("the disk does not answer; the status may be an old one")
         return self.status
 
     def refresh(self) -> asyncio.Future[None]:
-        """Read everything again; done when it is known. While one reading is under way, another one follows it."""
-        if self._reading is None:
-            self._reading = asyncio.get_running_loop().create_task(self._read())
-        else:
-            self._again = True
-        return asyncio.shield(self._reading)
+        """Read everything again; done when what holds now, or later, is known."""
+        return self._readings.ask()
 
     async def _read(self) -> None:
-        try:
-            while True:
-                self._again = False
-                settings = self._settings()
-                request = Request("status", {}, settings.sysroot, settings.esp, settings.config)
-                outcome = await Worker(request, lambda event: None).run()
-                if outcome.error is not None:
-                    log.error("the status cannot be read: %s", outcome.error.message)
-                    self._fingerprint = self._now()  # until something changes, trying again would end the same way
-                    return
-                if not self._again:
-                    self.take(outcome)
-                    return
-        finally:
-            self._reading = None
+        while True:
+            taken, settings = self._taken, self._settings()
+            outcome = await Worker(Request("status", {}, settings.sysroot, settings.esp, settings.config),
+                                   lambda event: None).run()
+            if self._taken == taken:
+                break
+            # A job ended meanwhile, and told more than could be seen when this was begun.
+            if await self._looks.ask() == self._fingerprint:
+                return
+        if outcome.error is not None:
+            self._cannot_be_read(outcome.error.message)
+        else:
+            self.take(outcome)
 
-    def _now(self) -> Any:
-        return fingerprint(self._machine())
+    def _cannot_be_read(self, why: str) -> None:
+        """Say so, and try again: what is in memory may be wrong."""
+        log.error("the status cannot be read: %s", why)
+        self._fingerprint = None
+        warning = f"the status cannot be read: {why}"
+        if warning not in self.status.warnings:
+            self._show(replace(self.status, warnings=(*self.status.warnings, warning)))
+        self._later("retry", RETRY, self.refresh)
+
+    def _show(self, status: Status) -> None:
+        self.status = status
+        try:
+            self._changed(status)
+        except Exception:
+            log.exception("the new status cannot be shown")
+
+    # --- what others change ---------------------------------------------------------------------------------------
 
     def _machine(self) -> Machine:
         settings = self._settings()
         esp = self.status.esp or settings.esp
         return Machine(Sysroot(Path(settings.sysroot)), Path(esp) if esp else None, settings.config, SilentProgress())
 
-    def _watch_all(self) -> None:
-        for path in watched(self._machine()):
-            self._watch.add(path)
+    def _look(self, machine: Machine) -> Any:
+        """The fingerprint, in a thread. Watching comes first, so that nothing happens unseen in between."""
+        try:
+            for path in watched(machine):
+                self._watch.add(path)
+        except BootcdError as error:
+            log.warning("changes by others may go unnoticed: %s", error)
+        return fingerprint(machine)
 
     def _something_happened(self) -> None:
-        self._watch.read()
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(SETTLE, self._settled)
+        if self._watch.read():
+            self._later("look", SETTLE, self._settled)
 
     def _settled(self) -> None:
-        self._timer = None
-        if self._now() != self._fingerprint:
-            self.refresh()
+        task = asyncio.get_running_loop().create_task(self._compare())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _compare(self) -> None:
+        if await self._looks.ask() != self._fingerprint:
+            await self.refresh()
+
+    def _later(self, what: str, seconds: float, then: Callable[[], object]) -> None:
+        """Do something later; once, however often it is asked for until then."""
+        def now() -> None:
+            del self._timers[what]
+            then()
+
+        if what not in self._timers:
+            self._timers[what] = asyncio.get_running_loop().call_later(seconds, now)

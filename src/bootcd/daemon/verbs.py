@@ -36,7 +36,7 @@ class Verb:
 
 VERBS: Mapping[str, Verb] = {
     "Check": Verb("check", "check", CheckResult, reads=lambda arguments: True),
-    "Download": Verb("download", "upgrade", fixed=(("download_only", True),)),
+    "Download": Verb("upgrade", "upgrade", fixed=(("download_only", True),)),
     "Upgrade": Verb("upgrade", "upgrade"),
     "Switch": Verb("switch", "switch", positional=("image",)),
     "Rollback": Verb("rollback", "rollback", positional=("deployment",)),

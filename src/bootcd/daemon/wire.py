@@ -21,11 +21,18 @@ class Typed:
 
 
 _PLAIN = {str: "s", bool: "b", int: "t"}
+_MAX_NUMBER = 2**64 - 1
 
 
 def text(value: str) -> str:
     """A string as D-Bus can carry it: names of files may hold bytes that are no UTF-8, and nothing may hold NUL."""
     return value.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def line(words: str) -> str:
+    """One printable line of what may hold words from outside, such as the name of an image: for places where a line is
+    an assignment of its own (sd_notify), or where people read it on a terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in words).split())
 
 
 def encode(result: Any) -> dict[str, Typed]:
@@ -63,4 +70,7 @@ def _typed(hint: Any, value: Any) -> Typed:
 
 
 def _plain(value: Any) -> Any:
-    return text(value) if isinstance(value, str) else value
+    """Numbers come from outside as well; one that does not fit is told as the largest that does."""
+    if isinstance(value, str):
+        return text(value)
+    return value if isinstance(value, bool) or not isinstance(value, int) else min(max(value, 0), _MAX_NUMBER)

@@ -25,7 +25,7 @@ from ..ops.fingerprint import Fingerprint
 
 log = logging.getLogger(__name__)
 
-PROGRAM = (sys.executable, "-m", "bootcd.ops.worker")
+PROGRAM = (sys.executable, "-P", "-m", "bootcd.ops.worker")
 MAX_LINE = 16 << 20
 """A check of a large repository may find a lot."""
 KILL_AFTER = 10.0

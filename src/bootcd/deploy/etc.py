@@ -1,22 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The three-way merge of /etc: pure, from three trees to one tree with a report.
+"""The three-way merge of /etc: pure, from three trees and rules to one tree with a report.
 
 `pristine` is /etc of the image that the machine runs, `local` is /etc as it is now, `new` is /etc of the image to come.
-A path is *changed* when content, permissions, owner or xattrs differ; modification times do not count.
+A path is *changed* when content, permissions, owner, xattrs or the kind of file differ; modification times do not
+count. A *leaf* is anything but a directory. Every path goes by the first line that fits:
 
-    pristine   local               new            result
-    any        unchanged           any            new
-    any        changed leaf        leaf, absent   local ("both changed" is reported when new differs from pristine)
-    absent     added leaf          leaf, absent   local
-    leaf       deleted             leaf           deleted
-    leaf       deleted             directory      new: a deletion never takes new files of the image along
-    directory  deleted             directory      only what the image adds to it
-    directory  changed inside      directory      each name by itself; the directory's metadata by these rules, too
-    directory  changed inside      absent         only the local changes
-    any        changed to or from a directory,
-               or changed inside   pristine       local
-    any        changed to or from a directory,
-               or changed inside   other kind     conflict: somebody has to decide
+    pristine   local          new            result
+    any        like pristine  any            new
+    any        any            like local     new
+    leaf       deleted        directory      new: a deletion never takes new files along
+    directory  deleted        leaf           new, for the same reason
+    directory  deleted        directory      only what the image adds to it, if anything
+    any        directory      directory      each name by these lines, and the metadata
+    directory  directory      absent         each name by these lines, if any is left
+    any        anything else  like pristine  local
+    leaf       deleted        other leaf     DECISION: deleted, unless a rule differs
+    any        leaf           other leaf     DECISION: local, unless a rule differs
+    any        changed        deleted        DECISION: local, unless a rule differs
+    any        leaf           directory      DECISION: conflict, unless a rule differs
+    any        directory      leaf           DECISION: conflict, unless a rule differs
+
+Rules (`etcrules`) are asked where the table says DECISION, and where both sides changed the metadata of a directory,
+which is local unless a rule differs. That is where both sides changed a path, and nowhere else:
+
+    keep-local  local: what is here stays, what is deleted stays deleted
+    take-image  new: what the image has comes, what it deleted goes
+    both        local, and new beside it as NAME.bootcd.rpmnew
+    fail        conflict: nothing is merged, and somebody has to decide
+
+With `both`, an older NAME.bootcd.rpmnew makes way. Nothing is put beside it where new is deleted, where only the
+metadata of a directory differs, and where NAME leaves no room.
 
 Hard links, times and xattrs of the side that wins are kept, because the inodes themselves are taken over.
 """
@@ -25,17 +38,28 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 
 from ..errors import EtcConflict
-from ..formats.tree import Device, Directory, Inode, RegularFile, Symlink
-from .records import EtcReport
+from ..formats.tree import Directory, Inode
+from .etccompare import DELETED, Comparison, kind_of_file
+from .etcrules import Policy, Rule, Rules
+from .records import EtcDecision, EtcReport
 
+BESIDE = b".bootcd.rpmnew"
+"""What is put behind the name of the image's version that is not taken. It ends like that because programs that read
+all files of a directory, such as logrotate, cronie and run-parts, know to leave alone what ends so."""
+_MAX_NAME = 255
 _MAX_DEPTH = 128
 _MAX_REPORTED = 1000
 _MAX_REPORTED_SIZE = 100_000
-"""Paths in each list of the report, and their bytes as JSON: it goes into the record, which has a limit."""
+"""Entries in each list of the report, and their bytes as JSON: it goes into the record, which has a limit."""
+SHOWN = 10
+"""How many conflicts an error names."""
+_ADVICE = ("A rule in /etc/bootcd/etc-rules.d decides such cases, see bootcd-etc(7); 'bootcctl etc reset PATH' takes "
+           "the local version out of the way; so does moving it by hand.")
 
 
 @dataclass(slots=True)
@@ -46,40 +70,45 @@ class Merge:
     report: EtcReport
 
 
-@dataclass(slots=True)
-class _State:
-    owners: bool
-    kept_local: list[str] = field(default_factory=list)
-    both_changed: list[str] = field(default_factory=list)
-    added: list[str] = field(default_factory=list)
-    deleted: list[str] = field(default_factory=list)
-    conflicts: list[str] = field(default_factory=list)
-
-
-def merge(pristine: Directory, local: Directory, new: Directory, *, owners: bool = True) -> Merge:
+def merge(pristine: Directory, local: Directory, new: Directory, *, owners: bool = True, rules: Rules | None = None
+          ) -> Merge:
     """Merge. With `owners` False, owners and xattrs are not compared, since a normal user could not have set them.
 
-    Raises EtcConflict with every path that needs a decision.
+    Raises EtcConflict with every path that needs a decision, and ConfigError for rules that cannot be used.
     """
     for side in (pristine, local, new):
         _check_depth(side)
-    state = _State(owners)
-    root = _directories(state, pristine, local, new, b"")
+    merger = _Merger(Comparison(owners), rules or Rules())
+    root = merger.directories(pristine, local, new, b"")
     assert root is not None
-    if state.conflicts:
-        raise EtcConflict(
-            f"/etc cannot be merged: {'; '.join(state.conflicts[:10])}"
-            + (f" and {len(state.conflicts) - 10} more" if len(state.conflicts) > 10 else ""),
-            advice="Move the named local files away, or remove them, and try again.",
-        )
-    return Merge(root, EtcReport(_bounded(state.kept_local), _bounded(state.both_changed), _bounded(state.added),
-                                 _bounded(state.deleted)))
+    if merger.conflicts:
+        shown = "; ".join(merger.conflicts[:SHOWN])
+        more = f" and {len(merger.conflicts) - SHOWN} more" if len(merger.conflicts) > SHOWN else ""
+        conflict = EtcConflict(f"/etc cannot be merged: {shown}{more}", advice=_ADVICE)
+        conflict.conflicts = tuple(merger.conflicts)
+        raise conflict
+    return Merge(root, EtcReport(_bounded(merger.kept_local), _bounded(merger.both_changed), _bounded(merger.added),
+                                 _bounded(merger.deleted), _bounded_decisions(merger.decisions)))
 
 
 def _bounded(paths: list[str]) -> tuple[str, ...]:
-    sizes = accumulate(len(json.dumps(path)) for path in paths[:_MAX_REPORTED])
-    shown = sum(size <= _MAX_REPORTED_SIZE for size in sizes)
-    return tuple(paths) if shown == len(paths) else (*paths[:shown], f"… and {len(paths) - shown} more")
+    shown = _fitting(json.dumps(path) for path in paths[:_MAX_REPORTED])
+    return tuple(paths) if shown == len(paths) else (*paths[:shown], _and_more(len(paths) - shown))
+
+
+def _bounded_decisions(decisions: Sequence[EtcDecision]) -> tuple[EtcDecision, ...]:
+    shown = _fitting(json.dumps(asdict(decision)) for decision in decisions[:_MAX_REPORTED])
+    if shown == len(decisions):
+        return tuple(decisions)
+    return (*decisions[:shown], EtcDecision(_and_more(len(decisions) - shown), "", "", "", ""))
+
+
+def _fitting(texts: Iterable[str]) -> int:
+    return sum(size <= _MAX_REPORTED_SIZE for size in accumulate(map(len, texts)))
+
+
+def _and_more(count: int) -> str:
+    return f"… and {count} more"
 
 
 def _check_depth(root: Directory) -> None:
@@ -92,110 +121,144 @@ def _check_depth(root: Directory) -> None:
     raise EtcConflict(f"/etc cannot be merged: it is nested more than {_MAX_DEPTH} levels deep", advice="")
 
 
-def _directories(
-    state: _State, pristine: Directory | None, local: Directory, new: Directory | None, path: bytes
-) -> Directory | None:
-    """Merge a directory that exists locally; None when nothing of it is left."""
-    changed = pristine is None or not _same_metadata(state, pristine, local)
-    result = Directory()
-    result.copy_metadata(local if new is None or changed else new)
-    old_entries = pristine.entries if pristine else {}
-    new_entries = new.entries if new else {}
-    for name in sorted({*old_entries, *local.entries, *new_entries}):
-        child = _entry(state, old_entries.get(name), local.entries.get(name), new_entries.get(name),
-                       path + b"/" + name if path else name)
-        if child is not None:
-            result.entries[name] = child
-    if new is None and not result.entries and not changed:
-        return None
-    return result
+_Result = tuple[Inode | None, Inode | None]
+"""What stands at a path, and what is put beside it."""
 
 
-def _entry(
-    state: _State, pristine: Inode | None, local: Inode | None, new: Inode | None, path: bytes
-) -> Inode | None:
-    if local is None:
-        return _deleted(state, pristine, new, path) if pristine is not None else new
-    if (pristine is not None and new is not None and isinstance(local, Directory) != isinstance(pristine, Directory)
-            and _unchanged(state, pristine, new)):
-        _report(state.kept_local, path)
-        return local
-    if isinstance(local, Directory):
-        if isinstance(new, Directory) or (new is None and isinstance(pristine, Directory)):
-            old = pristine if isinstance(pristine, Directory) else None
-            return _directories(state, old, local, new, path)
+@dataclass(slots=True)
+class _Merger:
+    comparison: Comparison
+    rules: Rules
+    kept_local: list[str] = field(default_factory=list)
+    both_changed: list[str] = field(default_factory=list)
+    added: list[str] = field(default_factory=list)
+    deleted: list[str] = field(default_factory=list)
+    decisions: list[EtcDecision] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+
+    def directories(
+        self, pristine: Directory | None, local: Directory, new: Directory | None, path: bytes
+    ) -> Directory | None:
+        """Merge a directory that exists locally; None when nothing of it is left."""
+        result = Directory()
+        of, stays = self._metadata(pristine, local, new, path)
+        result.copy_metadata(of)
+        old_entries = pristine.entries if pristine else {}
+        new_entries = new.entries if new else {}
+        self._fill(result, path, (
+            (name, old_entries.get(name), local.entries.get(name), new_entries.get(name))
+            for name in sorted({*old_entries, *local.entries, *new_entries})))
+        return result if new is not None or result.entries or stays else None
+
+    def _fill(
+        self, result: Directory, path: bytes, names: Iterable[tuple[bytes, Inode | None, Inode | None, Inode | None]]
+    ) -> None:
+        beside = {}
+        for name, pristine, local, new in names:
+            kept, other = self._entry(pristine, local, new, path + b"/" + name if path else name)
+            if kept is not None:
+                result.entries[name] = kept
+            if other is not None:
+                beside[name + BESIDE] = other
+        result.entries.update(beside)
+
+    def _metadata(
+        self, pristine: Directory | None, local: Directory, new: Directory | None, path: bytes
+    ) -> tuple[Directory, bool]:
+        """Whose metadata a directory gets, and whether it stays though it is empty and the image has none."""
+        if pristine is not None and self.comparison.same_metadata(pristine, local):
+            return new or local, False
         if new is None:
-            _report(state.added if pristine is None else state.kept_local, path)
-            return local
-        if isinstance(pristine, Directory) and not _changed_inside(state, pristine, local):
-            return new
-        state.conflicts.append(f"'{_text(path)}' is a directory here and none in the new image")
-        return None
-    if pristine is not None and _same(state, pristine, local):
-        return new
-    if new is None:
-        _report(state.added if pristine is None else state.kept_local, path)
-        return local
-    if isinstance(new, Directory):
-        state.conflicts.append(f"'{_text(path)}' is a directory in the new image and none here")
-        return None
-    if _same(state, local, new):
-        return new
-    untouched = pristine is not None and _same(state, pristine, new)
-    _report(state.kept_local if untouched else state.both_changed, path)
-    return local
+            if self._settle(path, pristine, local, None, Policy.KEEP_LOCAL) is Policy.TAKE_IMAGE:
+                return local, False
+            _report(self.kept_local, path)
+            return local, True
+        if self.comparison.same_metadata(local, new):
+            return new, True
+        if pristine is not None and self.comparison.same_metadata(pristine, new):
+            _report(self.kept_local, path)
+            return local, True
+        if self._settle(path, pristine, local, new, Policy.KEEP_LOCAL, beside=False) is Policy.TAKE_IMAGE:
+            return new, True
+        _report(self.both_changed, path)
+        return local, True
+
+    def _entry(self, pristine: Inode | None, local: Inode | None, new: Inode | None, path: bytes) -> _Result:
+        if local is None:
+            return self._deleted(pristine, new, path) if pristine is not None and new is not None else (
+                new if pristine is None else None, None)
+        if isinstance(local, Directory) and (
+                isinstance(new, Directory) or (new is None and isinstance(pristine, Directory))):
+            old = pristine if isinstance(pristine, Directory) else None
+            return self.directories(old, local, new if isinstance(new, Directory) else None, path), None
+        same = self.comparison.same
+        if (pristine is not None and same(pristine, local)) or (new is not None and same(local, new)):
+            return new, None
+        if pristine is None and new is None:
+            _report(self.added, path)
+            return local, None
+        if pristine is not None and new is not None and same(pristine, new):
+            _report(self.kept_local, path)
+            return local, None
+        clash = new is not None and isinstance(local, Directory) != isinstance(new, Directory)
+        policy = self._settle(path, pristine, local, new, Policy.FAIL if clash else Policy.KEEP_LOCAL)
+        if policy is Policy.TAKE_IMAGE:
+            return new, None
+        if policy is not Policy.FAIL:
+            _report(self.kept_local if new is None else self.both_changed, path)
+        return local, new if policy is Policy.BOTH else None
+
+    def _deleted(self, pristine: Inode, new: Inode, path: bytes) -> _Result:
+        if isinstance(pristine, Directory) and isinstance(new, Directory):
+            rest = Directory()
+            rest.copy_metadata(new)
+            self._fill(rest, path, (
+                (name, pristine.entries.get(name), None, child) for name, child in new.sorted_entries()))
+            if not rest.entries:
+                _report(self.deleted, path)
+                return None, None
+            return rest, None
+        if isinstance(pristine, Directory) or isinstance(new, Directory):
+            self._decided(path, DELETED, self.comparison.kind(pristine, new), "image", None)
+            return new, None
+        policy = Policy.KEEP_LOCAL
+        if not self.comparison.same(pristine, new):
+            policy = self._settle(path, pristine, None, new, Policy.KEEP_LOCAL)
+        if policy is Policy.TAKE_IMAGE:
+            return new, None
+        if policy is not Policy.FAIL:
+            _report(self.deleted, path)
+        return None, new if policy is Policy.BOTH else None
+
+    def _settle(
+        self, path: bytes, pristine: Inode | None, local: Inode | None, new: Inode | None, default: Policy, *,
+        beside: bool = True,
+    ) -> Policy:
+        """What is done about a path that both sides changed; noted for the report, or as a conflict. BOTH only where
+        something can be put `beside` it."""
+        rule = self.rules.deciding(path)
+        policy = rule.policy if rule is not None else default
+        here, image = self.comparison.kind(pristine, local), self.comparison.kind(pristine, new)
+        if policy is Policy.FAIL:
+            self.conflicts.append(_conflict(path, local, new, here, image, rule))
+        elif policy is Policy.BOTH and (
+                not beside or new is None or len(path.rpartition(b"/")[2] + BESIDE) > _MAX_NAME):
+            policy = Policy.KEEP_LOCAL
+        taken = {Policy.KEEP_LOCAL: "local", Policy.TAKE_IMAGE: "image", Policy.BOTH: "both"}
+        if policy in taken:
+            self._decided(path, here, image, taken[policy], rule)
+        return policy
+
+    def _decided(self, path: bytes, here: str, image: str, taken: str, rule: Rule | None) -> None:
+        self.decisions.append(EtcDecision(_text(path), here, image, taken, str(rule or "")))
 
 
-def _deleted(state: _State, pristine: Inode, new: Inode | None, path: bytes) -> Inode | None:
-    if new is None:
-        return None
-    if not isinstance(new, Directory):
-        _report(state.deleted, path)
-        return None
-    if not isinstance(pristine, Directory):
-        return new
-    rest = Directory()
-    rest.copy_metadata(new)
-    for name, child in new.entries.items():
-        old = pristine.entries.get(name)
-        kept = child if old is None else _deleted(state, old, child, path + b"/" + name)
-        if kept is not None:
-            rest.entries[name] = kept
-    if not rest.entries:
-        _report(state.deleted, path)
-        return None
-    return rest
-
-
-def _unchanged(state: _State, one: Inode, other: Inode) -> bool:
-    if isinstance(one, Directory) and isinstance(other, Directory):
-        return not _changed_inside(state, one, other)
-    return _same(state, one, other)
-
-
-def _changed_inside(state: _State, pristine: Directory, local: Directory) -> bool:
-    if not _same_metadata(state, pristine, local) or pristine.entries.keys() != local.entries.keys():
-        return True
-    return any(not _unchanged(state, pristine.entries[name], child) for name, child in local.entries.items())
-
-
-def _same(state: _State, one: Inode, other: Inode) -> bool:
-    """Whether two leaves are alike in all that counts."""
-    if type(one) is not type(other) or not _same_metadata(state, one, other):
-        return False
-    if isinstance(one, RegularFile) and isinstance(other, RegularFile):
-        return (one.size, one.inline, one.digest) == (other.size, other.inline, other.digest)
-    if isinstance(one, Symlink) and isinstance(other, Symlink):
-        return one.target == other.target
-    if isinstance(one, Device) and isinstance(other, Device):
-        return one.rdev == other.rdev
-    return not isinstance(one, Directory)
-
-
-def _same_metadata(state: _State, one: Inode, other: Inode) -> bool:
-    if not isinstance(one, Symlink) and one.permissions != other.permissions:
-        return False
-    return not state.owners or (one.uid, one.gid, one.xattrs) == (other.uid, other.gid, other.xattrs)
+def _conflict(path: bytes, local: Inode | None, new: Inode | None, here: str, image: str, rule: Rule | None) -> str:
+    if rule is None:
+        assert local is not None
+        assert new is not None
+        return f"'{_text(path)}' is a {kind_of_file(local)} here and a {kind_of_file(new)} in the new image"
+    return f"'{_text(path)}' was {here} here and {image} in the new image, where {rule} says '{Policy.FAIL}'"
 
 
 def _report(where: list[str], path: bytes) -> None:
@@ -203,4 +266,4 @@ def _report(where: list[str], path: bytes) -> None:
 
 
 def _text(path: bytes) -> str:
-    return os.fsdecode(path)
+    return os.fsdecode(path) or "."

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,19 @@ class Pin:
 
 
 @dataclass(frozen=True, slots=True)
+class EtcDecision:
+    """What the merge of /etc did with a path that was not left alone by the machine nor by the image. `here` and
+    `image` are any of added, changed, deleted, retyped; `taken` is local, image or both; `rule` the rule that decided,
+    empty when there was none."""
+
+    path: str
+    here: str
+    image: str
+    taken: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class EtcReport:
     """What the last merge of /etc found, as paths relative to /etc. Of very many only the first are kept, and the last
     entry says how many more there were (`etc.merge`)."""
@@ -54,11 +67,13 @@ class EtcReport:
     kept_local: tuple[str, ...] = ()
     """Changed locally and kept; the image did not touch them."""
     both_changed: tuple[str, ...] = ()
-    """Changed locally and in the image; the local version won."""
+    """Changed locally and in the image; the local version is in its place."""
     added: tuple[str, ...] = ()
     """Local files that the image does not have."""
     deleted: tuple[str, ...] = ()
     """Deleted locally, still in the image."""
+    decisions: tuple[EtcDecision, ...] = ()
+    """Every path that both sides changed, whoever won."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +117,7 @@ class Record:
 
 _STRINGS = tuple(f.name for f in fields(Record) if f.type == "str")
 _STRING_LISTS = ("image_kargs", "machine_kargs")
+_REPORT_LISTS = ("kept_local", "both_changed", "added", "deleted")
 
 
 def encode(record: Record) -> bytes:
@@ -113,7 +129,8 @@ def encode(record: Record) -> bytes:
         document[name.replace("_", "-")] = list(getattr(record, name))
     document["pins"] = [{"label": pin.label, "time": pin.time} for pin in record.pins]
     report = record.etc_report
-    document["etc-report"] = {f.name.replace("_", "-"): list(getattr(report, f.name)) for f in fields(EtcReport)}
+    document["etc-report"] = {name.replace("_", "-"): list(getattr(report, name)) for name in _REPORT_LISTS}
+    document["etc-report"]["decisions"] = [asdict(decision) for decision in report.decisions]
     # All ASCII: a label of an image may hold what UTF-8 cannot say, such as half of a surrogate pair.
     return json.dumps(document, indent=2).encode() + b"\n"
 
@@ -145,9 +162,14 @@ def decode(data: bytes, where: str) -> Record:
         pins.append(Pin(_typed(pin.get("label", ""), str, f"{where}: pins: label"),
                         _typed(pin.get("time", ""), str, f"{where}: pins: time")))
     report = _typed(document.pop("etc-report", {}), dict, f"{where}: etc-report")
+    decisions = []
+    for decision in _typed(report.get("decisions", []), list, f"{where}: etc-report"):
+        decision = _typed(decision, dict, f"{where}: etc-report: decisions")
+        decisions.append(EtcDecision(**{f.name: _typed(decision.get(f.name, ""), str, f"{where}: etc-report: decisions")
+                                        for f in fields(EtcDecision)}))
     values["etc_report"] = EtcReport(**{
-        f.name: _strings(report.get(f.name.replace("_", "-"), []), f"{where}: etc-report") for f in fields(EtcReport)
-    })
+        name: _strings(report.get(name.replace("_", "-"), []), f"{where}: etc-report") for name in _REPORT_LISTS
+    }, decisions=tuple(decisions))
     values["locked"] = _typed(document.pop("locked", False), bool, f"{where}: locked")
     if not is_id(values["id"]):
         raise RecordError(f"{where}: id: expected 64 or 128 hex digits")

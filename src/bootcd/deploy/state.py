@@ -11,17 +11,17 @@ A new /etc is built beside its place and renamed into it, so that a directory wi
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
-from ..errors import NotBootable, Refused
+from ..errors import NotBootable
 from ..formats.tree import Directory, RegularFile
 from ..layout import Sysroot
 from ..linux import files
+from ..linux.trees import remove_tree
 from ..store.repository import Repository
-from ..store.scan import scan_directory
 from . import etc
 from .checkout import checkout
+from .etctrees import EtcTrees, Live
 from .records import EtcReport, Record, is_id
 
 _NEW = "etc.bootcd-new"
@@ -34,6 +34,7 @@ class States:
     def __init__(self, sysroot: Sysroot, repository: Repository) -> None:
         self._sysroot = sysroot
         self._repository = repository
+        self._trees = EtcTrees(sysroot, repository)
 
     def ids(self) -> frozenset[str]:
         """Every state directory there is, complete or not. What is not called like one is none of ours."""
@@ -46,7 +47,7 @@ class States:
     def prepare(self, deployment_id: str, merge_from: str | None) -> EtcReport:
         """Make the state directory of a deployment, or make it anew: /etc of its image, with the local changes of
         `merge_from` when given. Raises EtcConflict, ObjectMismatch, and Refused when that has no /etc."""
-        root = self._tree(deployment_id)
+        root = self._trees.image(deployment_id)
         home = self._sysroot.deployment(deployment_id)
         with files.translate(str(home)):
             home.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -62,10 +63,18 @@ class States:
         """Merge the local changes of `merge_from` once more."""
         home = self._sysroot.deployment(deployment_id)
         with files.translate(str(home)):
-            report = self._write_etc(self._tree(deployment_id), home, deployment_id, merge_from)
+            report = self._write_etc(self._trees.image(deployment_id), home, deployment_id, merge_from)
         self._repository.sync()
         files.step("etc-merged")
         return report
+
+    def preview(self, deployment_id: str, merge_from: str) -> tuple[EtcReport, tuple[str, ...]]:
+        """What a merge would find, and what was passed over in the rules; nothing is written. Raises what `prepare`
+        raises."""
+        root = self._trees.image(deployment_id)
+        live = self._trees.live(merge_from)
+        with files.translate(str(live.path)):
+            return self._merged(root, deployment_id, live, merge_from).report, self._trees.rules(root, live).warnings
 
     def write_origin(self, record: Record) -> None:
         """What bootc needs to adopt the deployment (its `.origin` file)."""
@@ -83,38 +92,31 @@ class States:
         """Remove a state directory. The shared /var is only linked to and stays."""
         home = self._sysroot.deployment(deployment_id)
         with files.translate(str(home)):
-            _remove_tree(home)
+            remove_tree(home)
 
-    def _tree(self, deployment_id: str) -> Directory:
-        return self._repository.images.read(bytes.fromhex(deployment_id)).root()
-
-    def _write_etc(self, root: Directory, home: Path, deployment_id: str, merge_from: str | None) -> EtcReport:
+    def _merged(self, root: Directory, deployment_id: str, live: Live | None, merge_from: str | None) -> etc.Merge:
+        """The tree of a new /etc: that of the image at `root`, with the local changes when there are any."""
         new = root.directory(b"etc")
         if new is None:
             raise NotBootable(f"image {deployment_id[:12]} has no directory /etc")
-        report = EtcReport()
-        local: dict[int, Path] = {}
-        if merge_from is not None:
-            source = self._sysroot.deployment(merge_from) / "etc"
-            if not source.is_dir():
-                raise Refused(f"/etc of deployment {merge_from[:12]} is missing: {source}",
-                              advice="Its local changes would be lost. Put it back, or boot another deployment.")
-            pristine = self._tree(merge_from).directory(b"etc") or Directory()
-            live = scan_directory(source, None, self._repository.algorithm)
-            local = {id(node): source / os.fsdecode(path[1:]) for path, node in live.walk()}
-            merged = etc.merge(pristine, live, new, owners=os.geteuid() == 0)
-            new, report = merged.root, merged.report
+        if live is None or merge_from is None:
+            return etc.Merge(new, EtcReport())
+        # What is compared and merged has the labels that it has. Labels by the policy of the new image are a matter of
+        # the tree that is returned here, before anything of it is written.
+        return etc.merge(self._trees.pristine(merge_from), live.root, new, owners=self._trees.comparison.owners,
+                         rules=self._trees.rules(root, live))
+
+    def _write_etc(self, root: Directory, home: Path, deployment_id: str, merge_from: str | None) -> EtcReport:
+        live = self._trees.live(merge_from) if merge_from is not None else None
+        merged = self._merged(root, deployment_id, live, merge_from)
 
         def content(node: RegularFile) -> int:
-            path = local.get(id(node))
-            if path is not None:
-                return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-            assert node.digest is not None
-            return self._repository.objects.open_verified(node.digest)
+            descriptor = live.open(node) if live is not None else None
+            return descriptor if descriptor is not None else self._trees.open(node)
 
-        _remove_tree(home / _NEW)
+        remove_tree(home / _NEW)
         try:
-            checkout(new, home / _NEW, content)
+            checkout(merged.root, home / _NEW, content)
             # The content must be on disk before the name is: a boot entry may lead here already.
             self._repository.sync()
             files.step("etc-written")
@@ -124,8 +126,8 @@ class States:
             else:
                 (home / _NEW).rename(home / "etc")
         finally:
-            _remove_tree(home / _NEW)
-        return report
+            remove_tree(home / _NEW)
+        return merged.report
 
     def _seed_var(self, root: Directory) -> None:
         """Fill the shared /var from the first image, and never again: later content belongs to the machine."""
@@ -134,21 +136,9 @@ class States:
             return
         var.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         fresh = var.with_name("var.bootcd-new")
-        _remove_tree(fresh)
+        remove_tree(fresh)
 
-        def content(node: RegularFile) -> int:
-            assert node.digest is not None
-            return self._repository.objects.open_verified(node.digest)
-
-        checkout(root.directory(b"var") or Directory(0o755), fresh, content)
+        checkout(root.directory(b"var") or Directory(0o755), fresh, self._trees.open)
         self._repository.sync()
         files.step("var-written")
         fresh.rename(var)
-
-
-def _remove_tree(path: Path) -> None:
-    # rmtree does not follow symlinks and works by descriptors, so that content cannot lead it astray.
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        shutil.rmtree(path)

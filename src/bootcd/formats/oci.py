@@ -51,7 +51,8 @@ LAYER_COMPRESSION: Mapping[str, str] = {
 REF_NAME = "org.opencontainers.image.ref.name"
 """Annotation that gives an image of a layout its name."""
 
-_MAX_SIZE = (1 << 63) - 1
+_MAX_SIZE = 1 << 48
+"""Bytes of one blob. No registry holds a larger one, and the sum of all that a manifest can list fits into 64 bits."""
 _MAX_DIGITS = 20
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9._/-]{1,120}")
 

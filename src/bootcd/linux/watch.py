@@ -6,9 +6,11 @@ It says *that*, not *what*: a watcher looks for itself, since events get lost wh
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
+import struct
 from pathlib import Path
 
 from .files import error_of
@@ -20,6 +22,8 @@ IN_CREATE = 0x100
 IN_DELETE = 0x200
 IN_DELETE_SELF = 0x400
 IN_MOVE_SELF = 0x800
+IN_UNMOUNT = 0x2000
+IN_IGNORED = 0x8000
 IN_ONLYDIR = 0x01000000
 IN_EXCL_UNLINK = 0x04000000
 IN_NONBLOCK = os.O_NONBLOCK
@@ -27,15 +31,18 @@ IN_CLOEXEC = os.O_CLOEXEC
 
 _MASK = (IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF
          | IN_ONLYDIR | IN_EXCL_UNLINK)
+_EVENT = struct.Struct("iIII")
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM}
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Watch:
-    """Directories that are watched. `fileno` is readable when something happened; then call `read`.
+    """Directories that are watched. `fileno` is readable when something happened; then call `read`, and `add` again for
+    what may have appeared or been replaced.
 
     A context manager. For a directory that is missing, the nearest one above it is watched, so that its appearing is
-    told, too. That a file system is mounted over a directory is not: the kernel does not tell it.
+    told, too. That a file system is mounted over a directory is not: the kernel does not tell it. `add` may be called
+    in a thread.
     """
 
     def __init__(self) -> None:
@@ -44,7 +51,6 @@ class Watch:
             code = ctypes.get_errno()
             raise error_of("cannot watch directories", OSError(code, os.strerror(code)))
         self._fd: int = fd
-        self._paths: set[Path] = set()
 
     def fileno(self) -> int:
         return self._fd
@@ -54,18 +60,26 @@ class Watch:
 
         Raises BootcdError when the kernel's limit of watches is reached.
         """
-        self._paths.add(Path(path))
-        return self._arm(Path(path))
+        path = Path(path)
+        if self._add(path):
+            return True
+        for parent in path.parents:
+            if self._add(parent):
+                # It may have appeared between the two calls, without an event.
+                return self._add(path)
+        return False
 
-    def read(self) -> None:
-        """Take note of all that happened. Directories that have appeared or were replaced are watched from here on."""
-        try:
-            while os.read(self._fd, 65536):
-                pass
-        except BlockingIOError:
-            pass
-        for path in self._paths:
-            self._arm(path)
+    def read(self) -> bool:
+        """Take note of all that happened. Returns whether anything but the end of a watch did: whoever looks at an
+        automount because it was unmounted mounts it again."""
+        happened = False
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self._fd, 65536):
+                while data:
+                    _, mask, _, length = _EVENT.unpack_from(data)
+                    happened = happened or not mask & (IN_UNMOUNT | IN_IGNORED)
+                    data = data[_EVENT.size + length:]
+        return happened
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -77,15 +91,6 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _arm(self, path: Path) -> bool:
-        if self._add(path):
-            return True
-        for parent in path.parents:
-            if self._add(parent):
-                # It may have appeared between the two calls, without an event.
-                return self._add(path)
-        return False
 
     def _add(self, path: Path) -> bool:
         """The kernel knows a directory by its inode: one that is watched already stays as it is."""

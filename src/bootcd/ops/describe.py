@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from ..deploy.plan import Facts, Removal
 from ..deploy.records import EtcReport, Record
 from ..deploy.rejected import Rejected
 from ..layout import Sysroot
-from .results import CollectItem, DeploymentInfo, EtcChanges, ImageInfo, PinInfo
+from .results import CollectItem, DeploymentInfo, EtcChanges, EtcDecision, ImageInfo, PinInfo
 
 if TYPE_CHECKING:  # `status` would load all that makes images only to name this type
     from ..store.ociimages import StoredImage
@@ -41,9 +40,15 @@ def deployment(facts: Facts, record: Record) -> DeploymentInfo:
         health_reason="its boot attempts are used up, or its files are missing" if bad else record.health_reason,
         boot_type=record.boot_type, boot_digest=record.boot_digest,
         kernel_version=record.kernel_version, options=record.options, verification=record.verification,
-        etc=EtcChanges(**{f.name: getattr(record.etc_report, f.name) for f in fields(EtcReport)}),
+        etc=etc_changes(record.etc_report),
         download_only=record.locked,
     )
+
+
+def etc_changes(report: EtcReport) -> EtcChanges:
+    """What a merge of /etc found."""
+    decisions = tuple(EtcDecision(one.path, one.here, one.image, one.taken, one.rule) for one in report.decisions)
+    return EtcChanges(report.kept_local, report.both_changed, report.added, report.deleted, decisions)
 
 
 def deployments(facts: Facts) -> tuple[DeploymentInfo, ...]:

@@ -18,7 +18,20 @@ from ..layout import Sysroot
 from ..model import Progress
 from . import last
 from .machine import Machine
-from .results import ChangeResult, CheckResult, CollectResult, DiskResult, FsckResult, ImageInfo, PullResult, Status
+from .results import (
+    ChangeResult,
+    CheckResult,
+    CollectResult,
+    DiskResult,
+    EtcDiff,
+    EtcReport,
+    EtcReset,
+    EtcRules,
+    FsckResult,
+    ImageInfo,
+    PullResult,
+    Status,
+)
 
 T = TypeVar("T")
 
@@ -106,6 +119,29 @@ class DirectHost:
             return verify.verify(self._machine, repair=repair, metadata_only=metadata_only)
 
         return self._recorded("fsck", work) if repair else work()
+
+    def etc_diff(self, deployment: str | None = None, *, text: bool = False) -> EtcDiff:
+        from . import etc
+
+        return etc.diff(self._machine, deployment, text=text)
+
+    def etc_report(self, deployment: str | None = None) -> EtcReport:
+        from . import etc
+
+        return etc.report(self._machine, deployment)
+
+    def etc_reset(self, paths: Sequence[str], *, dry_run: bool = False) -> EtcReset:
+        from . import etc
+
+        def work() -> EtcReset:
+            return etc.reset_paths(self._machine, paths, dry_run=dry_run)
+
+        return work() if dry_run else self._recorded("etc reset", work)
+
+    def etc_rules(self, path: str | None = None) -> EtcRules:
+        from . import etc
+
+        return etc.rules(self._machine, path)
 
     def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
         from . import update

@@ -11,7 +11,20 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..deploy.disk import DiskOptions
-from .results import ChangeResult, CheckResult, CollectResult, DiskResult, FsckResult, ImageInfo, PullResult, Status
+from .results import (
+    ChangeResult,
+    CheckResult,
+    CollectResult,
+    DiskResult,
+    EtcDiff,
+    EtcReport,
+    EtcReset,
+    EtcRules,
+    FsckResult,
+    ImageInfo,
+    PullResult,
+    Status,
+)
 
 
 class Host(Protocol):
@@ -53,6 +66,18 @@ class Host(Protocol):
 
     def fsck(self, *, repair: bool = False, metadata_only: bool = False) -> FsckResult:
         """Check every object, stream and image."""
+
+    def etc_diff(self, deployment: str | None = None, *, text: bool = False) -> EtcDiff:
+        """How /etc of a deployment, by default the running one, differs from its image; with `text` line by line."""
+
+    def etc_report(self, deployment: str | None = None) -> EtcReport:
+        """What the merge of /etc decided for a deployment, by default the staged or running one."""
+
+    def etc_reset(self, paths: Sequence[str], *, dry_run: bool = False) -> EtcReset:
+        """Set paths of the running deployment's /etc back to its image's version, and keep the old ones aside."""
+
+    def etc_rules(self, path: str | None = None) -> EtcRules:
+        """The rules for the merge of /etc, or those for one path."""
 
     def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
         """Make the first deployment in an empty place."""

@@ -10,6 +10,7 @@ fail, and that they cannot be read is a warning.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import logging
@@ -32,6 +33,7 @@ from ..errors import (
     UsageError,
 )
 from ..linux import files
+from . import running
 from .machine import Machine
 from .results import ChangeResult, CheckResult, LastResult, from_json, to_json
 
@@ -39,6 +41,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SUCCEEDED, FAILED, CANCELLED = "succeeded", "failed", "cancelled"
+
+LOST = "lost"
+"""What a worker is asked, instead of a verb, to do `lost` with its argument `result`."""
 
 _SCHEMA = 1
 _MAX_SIZE = 1 << 20
@@ -56,40 +61,65 @@ def now() -> str:
 def recorded(machine: Machine, verb: str, by: str, work: Callable[[], T]) -> T:
     """Do `work`, and keep how it ended. Returns and raises what `work` does."""
     started = now()
-    try:
-        result = work()
-    except BaseException as error:
-        if _is_telling(verb, error):
-            _save_last(machine, _outcome(verb, by, started, error))
-        raise
-    message = result.message if isinstance(result, ChangeResult) else ""
-    _save_last(machine, replace(_outcome(verb, by, started, None), message=message))
+    for path, left in running.cut_off(machine):
+        _save_last(machine, replace(left, ended=started))
+        with contextlib.suppress(OSError):
+            path.unlink()
+    with running.told(machine, verb, by, started):
+        try:
+            result = work()
+        except BaseException as error:
+            if _is_telling(verb, error):
+                _save_last(machine, _outcome(verb, by, started, error))
+            raise
+        message = result.message if isinstance(result, ChangeResult) else ""
+        _save_last(machine, replace(_outcome(verb, by, started, None), message=message))
     return result
 
 
+def lost(machine: Machine, result: LastResult) -> None:
+    """Keep how an operation ended that could not tell it itself, because its process died."""
+    for path, _ in running.cut_off(machine):
+        with contextlib.suppress(OSError):
+            path.unlink()
+    _save_last(machine, result)
+
+
 def checked(machine: Machine, by: str, work: Callable[[], CheckResult]) -> CheckResult:
-    """Do the check that `work` is, and keep what it found. A failure is kept, until a check succeeds."""
+    """Do the check that `work` is, and keep what it found. A failure is kept until a check succeeds, unless a change
+    has failed before, which is the worse news."""
     started = now()
     try:
         result = work()
     except BaseException as error:
-        if _is_telling("check", error) and not isinstance(error, (Interrupted, KeyboardInterrupt)):
+        last = _known(machine)
+        worse = last is not None and last.verb != "check" and last.state == FAILED
+        if _is_telling("check", error) and not isinstance(error, (Interrupted, KeyboardInterrupt)) and not worse:
             _save_last(machine, _outcome("check", by, started, error))
         raise
     _save(machine.sysroot.update, {"time": now(), "update": to_json(result)})
-    try:
-        last = load_last(machine)
-    except BootcdError:
-        last = None
+    last = _known(machine)
     if last is not None and last.verb == "check" and last.state != SUCCEEDED:
         _save_last(machine, _outcome("check", by, started, None))
     return result
 
 
 def load_last(machine: Machine) -> LastResult | None:
-    """How the last operation ended; None when nothing is known. Raises RecordError, or BootcdError."""
+    """How the last operation ended, or that it was cut off; None when nothing is known. Raises RecordError, or
+    BootcdError."""
+    left = running.cut_off(machine)
     document = _load(machine.sysroot.last_result)
-    return _parsed(machine.sysroot.last_result, LastResult, document) if document is not None else None
+    if document is None:
+        return left[-1][1] if left else None
+    last = _parsed(machine.sysroot.last_result, LastResult, document)
+    return left[-1][1] if left and left[-1][1].started >= last.started else last
+
+
+def _known(machine: Machine) -> LastResult | None:
+    try:
+        return load_last(machine)
+    except BootcdError:
+        return None
 
 
 def load_update(machine: Machine) -> tuple[CheckResult | None, str]:

@@ -23,13 +23,26 @@ class PinInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class EtcDecision:
+    """What a merge did with a path below /etc that both sides had changed. `here` and `image` are any of added,
+    changed, deleted, retyped; `taken` is local, image or both; `rule` says what decided, empty when that was none."""
+
+    path: str
+    here: str
+    image: str
+    taken: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
 class EtcChanges:
-    """Paths below /etc where the machine differs from its image."""
+    """Paths below /etc where the machine differs from its image, by the merge that made it."""
 
     kept_local: tuple[str, ...] = ()
     both_changed: tuple[str, ...] = ()
     added: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
+    decisions: tuple[EtcDecision, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +181,77 @@ class ChangeResult:
     deployment: DeploymentInfo | None = None
     pull: PullStats | None = None
     collected: CollectResult | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EtcReport:
+    """What the merge decided that made /etc of a deployment."""
+
+    id: str
+    version: str
+    etc: EtcChanges
+
+
+@dataclass(frozen=True, slots=True)
+class EtcDifference:
+    """A path below /etc that is not as the image has it. `kind` is one of added, changed, deleted, retyped; `what` of a
+    changed one any of content, mode, owner, xattrs; `text` a unified diff where one was asked for and can be had."""
+
+    path: str
+    kind: str
+    what: tuple[str, ...]
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EtcDiff:
+    """How /etc of a deployment differs from that of its image."""
+
+    id: str
+    version: str
+    differences: tuple[EtcDifference, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EtcResetItem:
+    """What became of a path below /etc, or would: `outcome` is one of replaced, restored, removed, unchanged; `aside`
+    where its old version is, empty when there is none."""
+
+    path: str
+    outcome: str
+    aside: str
+
+
+@dataclass(frozen=True, slots=True)
+class EtcReset:
+    """What was set back to the version of the image, or would be."""
+
+    id: str
+    version: str
+    dry_run: bool
+    items: tuple[EtcResetItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EtcRule:
+    """A rule for the merge: `merge` is keep-local, take-image, both or fail; `origin` machine or image."""
+
+    pattern: str
+    merge: str
+    why: str
+    source: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class EtcRules:
+    """The rules for the merge into the deployment `id`; those for `path` when that is not empty. The first decides."""
+
+    id: str
+    version: str
+    path: str
+    rules: tuple[EtcRule, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

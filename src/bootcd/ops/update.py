@@ -15,12 +15,12 @@ from ..deploy import plan
 from ..deploy.plan import Facts
 from ..deploy.records import Record
 from ..deploy.rejected import Rejected
-from ..errors import DeploymentNotFound, Refused, TargetInUse
+from ..errors import DeploymentNotFound, Refused, TargetInUse, UsageError
 from ..linux import files
 from ..model import ImageReference, Platform
 from ..registry.sources import FetchedManifest, Source
 from ..store.repository import Repository
-from . import collect, compose, describe
+from . import collect, compose, describe, etc
 from .machine import Machine
 from .pull import examine, pull, source_of
 from .results import ChangeResult, CheckResult, PullStats
@@ -85,10 +85,17 @@ def check(machine: Machine) -> CheckResult:
 
 def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool) -> ChangeResult:
     """Follow the tracked reference to what it names now."""
+    if download_only and allow_rejected:
+        raise UsageError("an image that is only downloaded is not taken yet",
+                         advice="Leave one of --download-only and --allow-rejected out.")
     with change(machine) as session:
         facts = session.facts()
         tracked = _tracked(facts)
         reference = ImageReference.parse(tracked.image)
+        if download_only and facts.staged is not None and not facts.staged.locked:
+            # Whoever may only download shall not undo what was decided about the next boot.
+            return ChangeResult("unchanged", f"Deployment {facts.staged.short_id} is staged and boots next; only "
+                                "'bootcctl upgrade' replaces it.", describe.deployment(facts, facts.staged))
         with source_of(reference, machine.config) as source:
             fetched = source.manifest(Platform.current())
             settled = _settled(session, facts, fetched, download_only)
@@ -100,7 +107,7 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool) -> C
                                     "--allow-rejected takes it.")
             result = _deploy(session, facts, reference, source, fetched, tracked.machine_kargs,
                              download_only=download_only, allow_bad=allow_rejected)
-            if result.outcome != "rejected":
+            if result.outcome != "rejected" and not download_only:
                 Rejected(machine.sysroot.rejected).discard(fetched.digest)
             return result
 
@@ -204,6 +211,8 @@ def _deploy(
     session.progress.begin("Staging")
     session.esp.clean()
     merge_from = current.id if current is not None else None
+    if merge_from is not None and record.id != facts.booted:
+        etc.check_merge(session, record.id, merge_from)
     session.run(plan.plan_stage(facts, record, composed.kernel, merge_from=merge_from))
     facts = session.facts()
     if download_only:

@@ -4,7 +4,8 @@
 One request comes as a line of JSON on standard input, lines of JSON go to standard output:
 
     request   {"verb": "upgrade", "arguments": {"download_only": false}, "sysroot": "/sysroot", "esp": null,
-               "config": {"keep_previous": 1, …}, "by": "uid 1000 gnome-software", "background": false, "parent": PID}
+               "config": {"keep_previous": 1, …}, "by": "uid 1000 gnome-software", "background": false, "parent": PID,
+               "log": LEVEL}
     lines     {"stage": TEXT, "total": BYTES}     a stage begins
               {"done": BYTES}                     of this stage so far, at most ten times a second
               {"note": TEXT}
@@ -22,6 +23,7 @@ parent, sees mounts of its own, and has the sysroot writable where everybody els
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import signal
@@ -42,8 +44,9 @@ from ..linux import files, process
 from ..model import SilentProgress
 from .direct import DirectHost
 from .fingerprint import fingerprint
+from .last import LOST, lost
 from .machine import Machine
-from .results import to_json
+from .results import LastResult, from_json, to_json
 
 VERBS = frozenset({"status", "check", "upgrade", "switch", "rollback", "pin", "unpin", "unstage", "finalize",
                    "boot_complete", "cleanup", "fsck", "image_pull", "image_list", "image_inspect", "image_remove"})
@@ -181,11 +184,12 @@ def main() -> int:
     machine: Machine | None = None
     try:
         request = json.loads(parent.line())
+        logging.basicConfig(level=request.get("log", logging.INFO), format="%(message)s")
         interruption.parent = request.get("parent", 0)
         if "parent" in request and not process.die_with_parent(signal.SIGTERM, request["parent"]):
             return Interrupted.exit_status  # nobody wants it any more
         host, machine = _prepare(request, lines, _switching(lines, parent, interruption))
-        work = _work(host, request["verb"], request["arguments"])
+        work = _work(host, machine, request["verb"], request["arguments"])
         answer: dict[str, Any] = {"result": to_json(work())}
         status = 0
     except KeyboardInterrupt:
@@ -227,7 +231,9 @@ def _prepare(
     return host, Machine(Sysroot(sysroot), esp, config, SilentProgress())
 
 
-def _work(host: DirectHost, verb: str, arguments: dict[str, Any]) -> Callable[[], Any]:
+def _work(host: DirectHost, machine: Machine, verb: str, arguments: dict[str, Any]) -> Callable[[], Any]:
+    if verb == LOST:
+        return lambda: lost(machine, from_json(LastResult, arguments["result"]))
     if verb not in VERBS:
         raise ValueError(f"no verb '{verb}'")
     return lambda: getattr(host, verb)(**arguments)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All that tests of whole machines share: images, a registry that the machines reach, disks with an installation."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from kit import guest, installer, registry_server, setup_root
+from kit.images import ImageBuilder
+from kit.machine_images import Workshop
+from kit.push import push
+from kit.registry_server import RegistryServer
+from kit.secure_boot import Keys
+from kit.virtual_machine import HOST, VirtualMachine
+
+REPOSITORY = "example/os"
+
+
+def why_not() -> str | None:
+    """Why there can be no such machines here, or None."""
+    reason = guest.why_not()
+    if reason is None and not registry_server.available():
+        reason = "docker-registry is not installed"
+    if reason is None and setup_root.compiler() is None:
+        reason = "there is no C compiler"
+    if reason is None and shutil.which("busybox") is None:
+        reason = "busybox is not installed"
+    return reason
+
+
+class Room:
+    """A context manager; its registry ends with it. Machines are the callers' to end."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.workshop = Workshop(directory / "workshop")
+        self._registry = RegistryServer(directory / "registry")
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Room:
+        self._stack.enter_context(self._registry)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def registry(self) -> str:
+        """Host and port, as machines call it."""
+        return f"{HOST}:{self._registry.port}"
+
+    def reference(self, tag: str) -> str:
+        return f"{self.registry}/{REPOSITORY}:{tag}"
+
+    def publish(self, tag: str, image: ImageBuilder) -> None:
+        push(image, f"{self._registry.address}/{REPOSITORY}:{tag}")
+
+    def install(self, name: str, tag: str, *options: str) -> Path:
+        """A new disk called `name`, installed from the registry by `install to-disk`. Raises GuestError."""
+        disk = self.directory / name
+        one = installer.Installation(disk, self.reference(tag), options)
+        said = installer.install([one], self._registry.port, self.directory / f"{name}.installer")
+        (self.directory / f"{name}.installer" / "said").write_text(said)
+        return disk
+
+    def machine(self, disk: Path, keys: Keys | None = None, *more: str) -> VirtualMachine:
+        """A machine with that disk, not started; with Secure Boot and `keys`, or in setup mode."""
+        firmware = self.workshop.secure_boot.firmware(keys)
+        return VirtualMachine(self.directory / f"{disk.name}.machine", disk, firmware, guest.prepare(), more=more)
+
+
+def status(machine: VirtualMachine) -> dict[str, Any]:
+    """What `bootcctl status` tells."""
+    found = json.loads(machine.check("bootcctl status --json"))
+    assert isinstance(found, dict)
+    return found
+
+
+def deployment(machine: VirtualMachine, role: str) -> dict[str, Any]:
+    """The deployment with this role: booted, default, staged, rollback."""
+    found = [one for one in status(machine)["deployments"] if role in one["roles"]]
+    assert len(found) == 1, found
+    assert isinstance(found[0], dict)
+    return found[0]
+
+
+def settle(machine: VirtualMachine) -> None:
+    """Wait until everything has started that starts at boot."""
+    machine.run("systemctl is-system-running --wait")
