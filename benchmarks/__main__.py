@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import bare, daemon, image
+from benchmarks import bare, daemon, etc, image
 
 BOOTCCTL = [sys.executable, "-m", "bootcd.cli"]
 
@@ -112,6 +112,7 @@ def program(report: Report, work: Path, layout: Path, tar: Path, options: argpar
     for compression in ("gzip", "zstd"):
         imports(report, work, layout, tar, compression, places, options.repeat)
     erofs(report, options.quick)
+    etc.measure(report, fresh(work / "etc"), options.repeat)
     living(report, work, layout, options.repeat)
 
 

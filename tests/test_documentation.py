@@ -21,6 +21,9 @@ import pytest
 from bootcd import config, errors
 from bootcd.cli import commands
 from bootcd.cli.parser import build_parser
+from bootcd.deploy import etc, etcrules
+from bootcd.deploy.etcreset import ASIDE
+from bootcd.deploy.etcrules import Policy
 from bootcd.deploy.plan import Action
 from bootcd.deploy.records import EtcReport, Record, encode
 from bootcd.ops import results
@@ -288,6 +291,38 @@ def test_every_key_of_a_record_is_documented() -> None:
     written = set(json.loads(encode(Record("0" * 64, "", "", "", "", "", ""))))
     assert said == written
     assert all(field.name.replace("_", "-") in items[-2].text for field in fields(EtcReport))
+
+
+# --- bootcd-etc(7) ----------------------------------------------------------------------------------------------------
+
+
+def _blocks(name: str) -> list[str]:
+    """The examples of a page."""
+    return re.findall(r"^\.EX\n(.*?)^\.EE", plain((ROOT / "man" / name).read_text()), re.DOTALL | re.MULTILINE)
+
+
+def test_the_tables_of_the_merge_are_those_of_its_source() -> None:
+    source = [re.sub(r"^    ", "", block, flags=re.MULTILINE)
+              for block in re.findall(r"(?:^    .*\n)+", etc.__doc__ or "", re.MULTILINE)]
+    assert len(source) == 2
+    assert _blocks("bootcd-etc.7")[:2] == source
+    assert [line.split()[0] for line in source[1].splitlines()] == list(Policy)
+
+
+def test_the_names_and_places_of_the_merge_are_documented() -> None:
+    text = whole("bootcd-etc.7")
+    for name in (f"NAME{etc.BESIDE.decode()}", f"NAME.bootcd{ASIDE}", f"/{etcrules.IMAGE_DIRECTORY.decode()}/*.toml",
+                 f"/etc/{etcrules.MACHINE_DIRECTORY.decode()}/*.toml"):
+        assert name in text
+
+
+def test_the_examples_of_rules_can_be_read() -> None:
+    examples = _blocks("bootcd-etc.7")[2:]
+    assert len(examples) == 2
+    for example in examples:
+        rules, warnings = etcrules.parse_rules(example.encode(), "example", machine=True)
+        assert rules
+        assert etcrules.Rules(rules).warnings == tuple(warnings) == ()
 
 
 # --- examples ---------------------------------------------------------------------------------------------------------

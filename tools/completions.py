@@ -17,7 +17,8 @@ TARGET = Path(__file__).resolve().parents[1] / "data" / "completions"
 HEADER = "# SPDX-License-Identifier: Apache-2.0\n# Written by tools/completions.py; do not edit.\n"
 
 ROLES = "booted default staged rollback"
-KINDS = {"DIR": "directories", "FILE": "files", "DISK": "files", "SOURCE": "files", "DEPLOYMENT": "deployments"}
+KINDS = {"DIR": "directories", "FILE": "files", "DISK": "files", "PATH": "files", "SOURCE": "files",
+         "DEPLOYMENT": "deployments"}
 LIST = "--quiet list --json 2>/dev/null"
 NAMES = r"""sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'"""
 """Ids, versions and labels out of that list. What has blanks in it is left out, since the shells differ in quoting."""

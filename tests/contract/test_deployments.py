@@ -364,6 +364,23 @@ def test_var_is_shared_and_never_overwritten(world: World) -> None:
     assert (world.sysroot / "state/deploy" / second.id / "var/lib/seed").read_text() == "mine\n"
 
 
+def test_etc_is_explained(world: World) -> None:
+    first = world.install(os_image("1.0"))
+    (world.etc(first) / "version.conf").write_text("mine\n")
+    (difference,) = world.host.etc_diff(text=True).differences
+    assert (difference.path, difference.kind, difference.what) == ("version.conf", "changed", ("content",))
+    assert "-version = 1.0\n+mine\n" in difference.text
+    assert world.host.etc_rules("version.conf").rules == ()
+    second = world.upgrade(os_image("1.1"))
+    (decision,) = world.host.etc_report().etc.decisions
+    assert (decision.path, decision.here, decision.image, decision.taken) == (
+        "version.conf", "changed", "changed", "local")
+    assert world.host.status().deployments[0].etc.decisions == second.etc.decisions == (decision,)
+    (item,) = world.host.etc_reset(["/etc/version.conf"]).items
+    assert (world.etc(second) / "version.conf").read_text() == "version = 1.1\n"
+    assert (world.etc(second) / item.aside).read_text() == "mine\n"
+
+
 def test_modes_of_etc_are_those_of_the_image(world: World) -> None:
     deployment = world.install(os_image("1.0", [File("etc/shadow", b"secret", mode=0o600)]))
     assert stat.S_IMODE((world.etc(deployment) / "shadow").stat().st_mode) == 0o600

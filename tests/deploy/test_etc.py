@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bootcd.deploy.etc import merge
+from bootcd.deploy.etc import BESIDE, Merge, merge
+from bootcd.deploy.etccompare import Comparison
+from bootcd.deploy.etcrules import Policy, Rule, Rules
+from bootcd.deploy.records import EtcDecision
 from bootcd.errors import EtcConflict
-from bootcd.formats.tree import Device, Directory, Inode, RegularFile, Symlink
+from bootcd.formats.tree import CharDevice, Device, Directory, Fifo, Inode, RegularFile, Socket, Symlink
 from formats.trees import trees
 
 Tree = Mapping[str, Any]
@@ -45,6 +48,13 @@ def link(target: str) -> Symlink:
     return Symlink(target=target.encode())
 
 
+def ruled(**policies: str) -> Rules:
+    """Rules for names below /etc; `all_` is for everything else."""
+    names = {"/etc" if name == "all_" else f"/etc/{name}": Policy(policy) for name, policy in policies.items()}
+    return Rules(Rule(pattern, policy, "", "test.toml", machine=True)
+                 for pattern, policy in sorted(names.items(), key=lambda item: item[0]))
+
+
 @pytest.mark.parametrize(("pristine", "local", "new", "result", "report"), [
     # nothing was done here: the image decides
     ({"f": "1"}, {"f": "1"}, {"f": "2"}, {"f": "2"}, {}),
@@ -71,7 +81,8 @@ def link(target: str) -> Symlink:
     ({"f": "1"}, {}, {"f": {"g": "2"}}, {"f": {"g": "2"}}, {}),
     ({"d": {"g": "1"}}, {}, {"d": {"g": "2", "h": "2"}}, {"d": {"h": "2"}}, {"deleted": ("d/g",)}),
     ({"d": {"g": "1"}}, {}, {"d": {"g": "1"}}, {}, {"deleted": ("d/g", "d")}),
-    ({"d": {"g": "1"}}, {}, {"d": "2"}, {}, {"deleted": ("d",)}),
+    ({"d": {"g": "1"}}, {}, {"d": "2"}, {"d": "2"}, {}),
+    ({"f": "1"}, {}, {"f": link("x")}, {}, {"deleted": ("f",)}),
     # inside of a directory every name by itself
     ({"d": {"g": "1", "h": "1"}}, {"d": {"g": "mine", "h": "1"}}, {"d": {"g": "1", "h": "2", "i": "2"}},
      {"d": {"g": "mine", "h": "2", "i": "2"}}, {"kept_local": ("d/g",)}),
@@ -89,6 +100,108 @@ def test_table(pristine: Tree, local: Tree, new: Tree, result: Tree, report: Map
             if getattr(found, name)} == report
 
 
+# What both sides changed, and what each rule makes of it: keep-local, take-image, both. None is a conflict.
+BOTH_CHANGED = [
+    ({"f": "1"}, {"f": "mine"}, {"f": "2"}, "changed", "changed",
+     {"f": "mine"}, {"f": "2"}, {"f": "mine", "f.bootcd.rpmnew": "2"}, {"f": "mine"}),
+    ({"f": "1"}, {"f": "mine"}, {}, "changed", "deleted", {"f": "mine"}, {}, {"f": "mine"}, {"f": "mine"}),
+    ({"f": "1"}, {"f": link("x")}, {"f": "2"}, "retyped", "changed",
+     {"f": "-> x"}, {"f": "2"}, {"f": "-> x", "f.bootcd.rpmnew": "2"}, {"f": "-> x"}),
+    ({}, {"f": "mine"}, {"f": "2"}, "added", "added",
+     {"f": "mine"}, {"f": "2"}, {"f": "mine", "f.bootcd.rpmnew": "2"}, {"f": "mine"}),
+    ({"f": "1"}, {}, {"f": "2"}, "deleted", "changed", {}, {"f": "2"}, {"f.bootcd.rpmnew": "2"}, {}),
+    ({"f": "1"}, {}, {"f": link("x")}, "deleted", "retyped", {}, {"f": "-> x"}, {"f.bootcd.rpmnew": "-> x"}, {}),
+    ({"f": "1"}, {"f": "mine"}, {"f": {"g": "2"}}, "changed", "retyped",
+     {"f": "mine"}, {"f": {"g": "2"}}, {"f": "mine", "f.bootcd.rpmnew": {"g": "2"}}, None),
+    ({}, {"f": "mine"}, {"f": {"g": "2"}}, "added", "added",
+     {"f": "mine"}, {"f": {"g": "2"}}, {"f": "mine", "f.bootcd.rpmnew": {"g": "2"}}, None),
+    ({"f": {"g": "1"}}, {"f": {"g": "mine"}}, {"f": "2"}, "changed", "retyped",
+     {"f": {"g": "mine"}}, {"f": "2"}, {"f": {"g": "mine"}, "f.bootcd.rpmnew": "2"}, None),
+    ({"f": {"g": "1"}}, {"f": link("x")}, {"f": {"g": "2"}}, "retyped", "changed",
+     {"f": "-> x"}, {"f": {"g": "2"}}, {"f": "-> x", "f.bootcd.rpmnew": {"g": "2"}}, None),
+    ({"f": {"g": "1"}}, {"f": "mine"}, {}, "retyped", "deleted", {"f": "mine"}, {}, {"f": "mine"}, {"f": "mine"}),
+    ({"f": build({"g": "1"}, 0o755)}, {"f": build({"g": "1"}, 0o700)}, {"f": build({"g": "1"}, 0o711)},
+     "changed", "changed", {"f": {"g": "1"}}, {"f": {"g": "1"}}, {"f": {"g": "1"}}, {"f": {"g": "1"}}),
+    ({"f": build({"g": "1"}, 0o755)}, {"f": build({"g": "1"}, 0o700)}, {},
+     "changed", "deleted", {"f": {}}, {}, {"f": {}}, {"f": {}}),
+]
+
+
+@pytest.mark.parametrize(("pristine", "local", "new", "here", "image", "keep", "take", "both", "default"), BOTH_CHANGED)
+def test_rules_decide_what_both_sides_changed(
+    pristine: Tree, local: Tree, new: Tree, here: str, image: str, keep: Tree, take: Tree, both: Tree,
+    default: Tree | None,
+) -> None:
+    sides = build(pristine), build(local), build(new)
+    for policy, result, taken in ((Policy.KEEP_LOCAL, keep, "local"), (Policy.TAKE_IMAGE, take, "image"),
+                                  (Policy.BOTH, both, "both" if both != keep else "local")):
+        merged = merge(*sides, rules=ruled(f=policy))
+        assert told(merged.root) == result, policy
+        assert merged.report.decisions == (EtcDecision("f", here, image, taken, "test.toml: /etc/f"),), policy
+    with pytest.raises(EtcConflict, match=f"'f' was {here} here and {image} in the new image, where test.toml"):
+        merge(*sides, rules=ruled(f="fail"))
+    if default is None:
+        with pytest.raises(EtcConflict):
+            merge(*sides)
+    else:
+        merged = merge(*sides)
+        assert told(merged.root) == default
+        assert merged.report.decisions == (EtcDecision("f", here, image, "local", ""),)
+
+
+@pytest.mark.parametrize("policy", Policy)
+@pytest.mark.parametrize(("pristine", "local", "new"), [
+    ({"f": "1"}, {"f": "1"}, {"f": "2"}), ({"f": "1"}, {"f": "mine"}, {"f": "1"}), ({"f": "1"}, {"f": "2"}, {"f": "2"}),
+    ({}, {"f": "mine"}, {}), ({}, {}, {"f": "2"}), ({"f": "1"}, {}, {}), ({"f": "1"}, {}, {"f": "1"}),
+    ({"f": {"g": "1"}}, {"f": {"g": "1"}}, {"f": "2"}), ({"f": {"g": "1"}}, {"f": "mine"}, {"f": {"g": "1"}}),
+])
+def test_rules_are_not_asked_about_what_one_side_changed(policy: str, pristine: Tree, local: Tree, new: Tree) -> None:
+    sides = build(pristine), build(local), build(new)
+    assert told(merge(*sides, rules=ruled(f=policy)).root) == told(merge(*sides).root)
+
+
+def test_a_deletion_that_meets_another_kind_is_told() -> None:
+    merged = merge(build({"d": {"g": "1"}}), build({}), build({"d": "2"}), rules=ruled(all_="keep-local"))
+    assert told(merged.root) == {"d": "2"}
+    assert merged.report.decisions == (EtcDecision("d", "deleted", "retyped", "image", ""),)
+
+
+def test_the_metadata_of_a_directory_goes_by_the_rule() -> None:
+    sides = build({"d": build({}, 0o755)}), build({"d": build({}, 0o700)}), build({"d": build({"n": "2"}, 0o711)})
+    for policy, mode in (("keep-local", 0o700), ("both", 0o700), ("take-image", 0o711)):
+        directory = merge(*sides, rules=ruled(d=policy)).root.entries[b"d"]
+        assert (directory.permissions, told(directory)) == (mode, {"n": "2"})  # type: ignore[arg-type]
+
+
+def test_an_older_version_of_the_image_that_lies_beside_is_replaced() -> None:
+    local = {"f": "mine", "f.bootcd.rpmnew": "1.5", "g.bootcd.rpmnew": "stays"}
+    merged = merge(build({"f": "1"}), build(local), build({"f": "2"}), rules=ruled(f="both"))
+    assert told(merged.root) == {"f": "mine", "f.bootcd.rpmnew": "2", "g.bootcd.rpmnew": "stays"}
+
+
+def test_a_name_that_leaves_no_room_for_a_second_one() -> None:
+    name = "n" * 250
+    merged = merge(build({}), build({name: "mine"}), build({name: "2"}), rules=ruled(all_="both"))
+    assert told(merged.root) == {name: "mine"}
+    assert [one.taken for one in merged.report.decisions] == ["local"]
+
+
+def test_a_rule_speaks_for_what_is_below() -> None:
+    sides = tuple(build({"d": {"f": text, "g": text}}) for text in ("1", "mine", "2"))
+    assert told(merge(*sides, rules=ruled(all_="take-image")).root) == {"d": {"f": "2", "g": "2"}}
+    only_one = Rules([Rule("/etc", Policy.TAKE_IMAGE, "", "a", machine=False),
+                      Rule("/etc/d/g", Policy.KEEP_LOCAL, "", "b", machine=True)])
+    assert told(merge(*sides, rules=only_one).root) == {"d": {"f": "2", "g": "mine"}}
+
+
+@pytest.mark.parametrize("kind", [Socket(0o600), Fifo(0o600), CharDevice(0o600, rdev=259)])
+def test_special_files_are_leaves_like_any_other(kind: Inode) -> None:
+    assert merge(build({}), build({"s": kind}), build({})).root.entries[b"s"] is kind
+    assert merge(build({"s": "1"}), build({"s": kind}), build({"s": "2"})).report.both_changed == ("s",)
+    with pytest.raises(EtcConflict, match=r"'s' is a (socket|fifo|character device) here and a directory"):
+        merge(build({}), build({"s": kind}), build({"s": {}}))
+
+
 @pytest.mark.parametrize(("pristine", "local", "new"), [
     ({"f": "1"}, {"f": "mine"}, {"f": {"g": "2"}}),
     ({}, {"f": "mine"}, {"f": {"g": "2"}}),
@@ -103,8 +216,11 @@ def test_conflicts(pristine: Tree, local: Tree, new: Tree) -> None:
 
 def test_all_conflicts_are_counted() -> None:
     local = {f"f{number}": "mine" for number in range(14)}
-    with pytest.raises(EtcConflict, match="and 4 more"):
+    with pytest.raises(EtcConflict, match="and 4 more") as caught:
         merge(build({}), build(local), build({name: {} for name in local}))
+    assert len(caught.value.conflicts) == 14
+    assert "etc-rules.d" in caught.value.hint
+    assert "etc reset" in caught.value.hint
 
 
 def test_a_changed_mode_is_a_change() -> None:
@@ -208,6 +324,102 @@ def test_any_three_trees_merge_or_conflict(pristine: Directory, local: Directory
     for name in merged.report.deleted:
         assert merged.root.lookup(name.encode()) is None
     assert plain(merge(new, merged.root, new).root) == plain(merged.root)
+
+
+def tried(pristine: Directory, local: Directory, new: Directory, rules: Rules) -> Merge | EtcConflict:
+    """A merge, or why there is none."""
+    try:
+        return merge(pristine, local, new, rules=rules)
+    except EtcConflict as conflict:
+        return conflict
+
+
+_rules = st.lists(st.tuples(
+    st.sampled_from(["/etc", "/etc/a", "/etc/b", "/etc/*/a", "/etc/**/c", "/etc/a/b"]), st.sampled_from(list(Policy)),
+), max_size=4).map(lambda rules: Rules(
+    Rule(pattern, policy, "", f"{number}.toml", machine=True) for number, (pattern, policy) in enumerate(rules)))
+
+
+@given(_small, _small, _rules)
+@settings(deadline=None, max_examples=60)
+def test_rules_change_nothing_where_only_one_side_changed(one: Directory, other: Directory, rules: Rules) -> None:
+    assert plain(merge(one, one, other, rules=rules).root) == plain(other)
+    assert plain(merge(one, other, one, rules=rules).root) == plain(other)
+    assert plain(merge(one, other, other, rules=rules).root) == plain(other)
+    assert merge(one, other, one, rules=rules).report.decisions == ()
+
+
+@given(_small, _small, _small, _rules)
+@settings(deadline=None, max_examples=300)
+def test_with_any_rules(pristine: Directory, local: Directory, new: Directory, rules: Rules) -> None:
+    before = plain(pristine), plain(local), plain(new)
+    merged = tried(pristine, local, new, rules)
+    assert (plain(pristine), plain(local), plain(new)) == before
+    if isinstance(merged, EtcConflict):
+        assert merged.conflicts
+        return
+    for one in merged.report.decisions:
+        path = one.path.encode()
+        rule = rules.deciding(path)
+        if (one.here, one.image) != ("deleted", "retyped"):  # where another kind came back, no rule is asked
+            assert one.rule == str(rule or "")
+        _as_decided(one, path, local, new, merged.root)
+    # Once merged there is nothing more to do, and a deletion has taken nothing along that was new in the image.
+    assert plain(merge(new, merged.root, new, rules=rules).root) == plain(merged.root)
+    for path, node in new.walk():
+        if pristine.lookup(path) is None and _free(local, path):
+            assert merged.root.lookup(path) is not None, path
+            assert isinstance(node, Directory) or plain(merged.root.lookup(path)) == plain(node)  # type: ignore[arg-type]
+
+
+def _as_decided(one: EtcDecision, path: bytes, local: Directory, new: Directory, root: Directory) -> None:
+    here, image, found = local.lookup(path), new.lookup(path), root.lookup(path)
+    if isinstance(here, Directory) and isinstance(image, Directory):
+        return  # about its metadata
+    wanted = image if one.taken == "image" else here
+    if not isinstance(wanted, Directory):
+        assert found is wanted
+    if one.taken == "both":
+        assert root.lookup(path + BESIDE) is image
+        assert image is not None
+
+
+def _free(local: Directory, path: bytes) -> bool:
+    """Whether nothing stands here in the way of a path."""
+    parts = path.strip(b"/").split(b"/")
+    above = [local.lookup(b"/".join(parts[:count])) for count in range(1, len(parts))]
+    return local.lookup(path) is None and all(node is None or isinstance(node, Directory) for node in above)
+
+
+@given(_small, _small, _small)
+@settings(deadline=None, max_examples=150)
+def test_one_rule_for_everything(pristine: Directory, local: Directory, new: Directory) -> None:
+    kept = merge(pristine, local, new, rules=ruled(all_="keep-local"))
+    taken = merge(pristine, local, new, rules=ruled(all_="take-image"))
+    both = merge(pristine, local, new, rules=ruled(all_="both"))
+    asked = [one.path for one in kept.report.decisions if one.rule]
+    failed = tried(pristine, local, new, ruled(all_="fail"))
+    assert isinstance(failed, EtcConflict) == bool(asked)
+    if isinstance(failed, EtcConflict):
+        assert len(failed.conflicts) >= len(asked)
+    same = Comparison().same
+    for path, node in local.walk():  # no local change is lost by keep-local, nor by both
+        old = pristine.lookup(path)
+        if not isinstance(node, Directory) and (old is None or not same(old, node)):
+            assert kept.root.lookup(path) is not None
+            assert both.root.lookup(path) is not None
+    for path, node in new.walk():  # no change of the image is lost by take-image
+        old = pristine.lookup(path)
+        if not isinstance(node, Directory) and (old is None or not same(old, node)):
+            assert plain(taken.root.lookup(path)) == plain(node)  # type: ignore[arg-type]
+
+
+def test_many_decisions_are_cut() -> None:
+    local = build({f"{number:0200}": "mine" for number in range(3000)})
+    new = build({f"{number:0200}": "2" for number in range(3000)})
+    decisions = merge(Directory(), local, new).report.decisions
+    assert len(decisions) <= 1001
+    assert decisions[-1].path == f"… and {3000 - len(decisions) + 1} more"
 
 
 @pytest.mark.parametrize(("name", "most"), [("{}", 1001), ("{}" + "x" * 250, 400)])

@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from bootcd.deploy import records
 from bootcd.deploy.journal import Journal, Transaction
 from bootcd.deploy.plan import Action, Plan, Step
-from bootcd.deploy.records import EtcReport, Pin, Record, Records, clipped, decode, encode, pinned, unpinned
+from bootcd.deploy.records import (
+    EtcDecision,
+    EtcReport,
+    Pin,
+    Record,
+    Records,
+    clipped,
+    decode,
+    encode,
+    pinned,
+    unpinned,
+)
 from bootcd.deploy.rejected import Rejected, Rejection
 from bootcd.errors import BootcdError, RecordError
 
@@ -25,13 +36,14 @@ _json = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6)
 _strings = st.lists(st.text(max_size=8), max_size=3).map(tuple)
 _texts = st.text(max_size=20)
+_decisions = st.lists(st.builds(EtcDecision, _texts, _texts, _texts, _texts, _texts), max_size=2).map(tuple)
 made = st.builds(
     Record, id=st.sampled_from([ID, ID[:64]]), image=_texts, manifest_digest=_texts, config_digest=_texts,
     boot_type=st.sampled_from(["bls", "uki"]), boot_digest=_texts, composefs_karg=_texts, version=_texts, title=_texts,
     created=_texts, staged=_texts, requested_by=_texts, kernel_version=_texts, image_kargs=_strings,
     machine_kargs=_strings, generation=st.none() | st.integers(1, 10**10 - 1),
     pins=st.lists(st.builds(Pin, _texts, _texts), max_size=2).map(tuple), health=_texts, health_reason=_texts,
-    etc_report=st.builds(EtcReport, _strings, _strings, _strings, _strings), locked=st.booleans(),
+    etc_report=st.builds(EtcReport, _strings, _strings, _strings, _strings, _decisions), locked=st.booleans(),
 )
 
 
@@ -50,6 +62,14 @@ def test_a_record_is_read_back(value: Record) -> None:
 def test_names_that_are_no_text_are_kept() -> None:
     value = record(title="half a pair \ud800", etc_report=EtcReport(added=("not-utf-8-\udcff",)))
     assert decode(encode(value), "here") == value
+
+
+@pytest.mark.parametrize("decisions", [1, [1], {}, [{"path": 1}], [{"taken": None}]])
+def test_decisions_that_are_none(decisions: Any) -> None:
+    document = json.loads(encode(record()))
+    document["etc-report"]["decisions"] = decisions
+    with pytest.raises(RecordError, match="etc-report"):
+        decode(json.dumps(document).encode(), "here")
 
 
 def test_keys_of_a_later_program_are_kept() -> None:
