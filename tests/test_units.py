@@ -43,6 +43,7 @@ OPEN = {
     "UMask=", "RestrictAddressFamilies=~AF_UNIX", "RestrictAddressFamilies=~AF_(INET|INET6)",
     "SystemCallFilter=~@mount", "SystemCallFilter=~@privileged", "SystemCallFilter=~@resources",
     "CapabilityBoundingSet=~CAP_SYS_ADMIN", "CapabilityBoundingSet=~CAP_MKNOD", "CapabilityBoundingSet=~CAP_MAC_*",
+    "CapabilityBoundingSet=~CAP_LINUX_IMMUTABLE",
     "CapabilityBoundingSet=~CAP_(DAC_*|FOWNER|IPC_OWNER)", "CapabilityBoundingSet=~CAP_(CHOWN|FSETID|SETFCAP)",
 }
 """The points of bootcd.service that are open at all."""

@@ -428,3 +428,16 @@ def test_a_long_report_is_cut(name: str, most: int) -> None:
     added = merge(Directory(), local, Directory()).report.added
     assert len(added) <= most
     assert added[-1] == f"… and {3000 - len(added) + 1} more"
+
+
+def test_the_report_does_not_tell_what_only_root_may_see() -> None:
+    """Everybody can read it, in the record and on the bus."""
+    def closed(content: Mapping[str, Any]) -> Directory:
+        root = build({"open": "x"})
+        root.entries[b"private"] = build(dict(content), mode=0o700)
+        return root
+
+    before, after = closed({"key": "old", "gone": "x"}), closed({"key": "mine", "alice-vpn.key": "secret"})
+    report = merge(before, after, closed({"key": "new", "gone": "x"})).report
+    assert report.both_changed == report.added == report.deleted == ("private/…",)
+    assert {decision.path for decision in report.decisions} <= {"private/…"}

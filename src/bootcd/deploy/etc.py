@@ -38,8 +38,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import accumulate
 
 from ..errors import EtcConflict
@@ -87,8 +87,41 @@ def merge(pristine: Directory, local: Directory, new: Directory, *, owners: bool
         conflict = EtcConflict(f"/etc cannot be merged: {shown}{more}", advice=_ADVICE)
         conflict.conflicts = tuple(merger.conflicts)
         raise conflict
-    return Merge(root, EtcReport(_bounded(merger.kept_local), _bounded(merger.both_changed), _bounded(merger.added),
-                                 _bounded(merger.deleted), _bounded_decisions(merger.decisions)))
+    public = _Public(pristine, local, new)
+    decisions = [replace(decision, path=public.name(decision.path)) for decision in merger.decisions]
+    return Merge(root, EtcReport(
+        _bounded(public.names(merger.kept_local)), _bounded(public.names(merger.both_changed)),
+        _bounded(public.names(merger.added)), _bounded(public.names(merger.deleted)),
+        _bounded_decisions(list(dict.fromkeys(decisions)))))
+
+
+class _Public:
+    """What the report may say: everybody can read it. A directory that only some may look into is told, but not what
+    is in it; `bootcctl etc diff` tells root."""
+
+    def __init__(self, *sides: Directory) -> None:
+        self._closed = {path for side in sides for path in _closed(side, b"")}
+
+    def name(self, path: str) -> str:
+        parts = path.split("/")
+        for count in range(1, len(parts)):
+            above = "/".join(parts[:count])
+            if above in self._closed:
+                return f"{above}/…"
+        return path
+
+    def names(self, paths: list[str]) -> list[str]:
+        return list(dict.fromkeys(map(self.name, paths)))
+
+
+def _closed(directory: Directory, path: bytes) -> Iterator[str]:
+    for name, child in directory.entries.items():
+        if isinstance(child, Directory):
+            below = path + b"/" + name if path else name
+            if child.permissions & 0o005 != 0o005:
+                yield _text(below)
+            else:
+                yield from _closed(child, below)
 
 
 def _bounded(paths: list[str]) -> tuple[str, ...]:
