@@ -11,19 +11,30 @@ import pytest
 from cli.conftest import BOOTCCTL, Machine
 from crash.program import ENVIRONMENT
 
-READ_ONLY = """\
-mount --bind sysroot sysroot
-mount -o remount,bind,ro sysroot
-"$@" || exit
-! touch sysroot/written
+SYSTEM = """\
+set -e
+mkdir root
+mount -t tmpfs tmpfs root
+for path in /*; do
+    [ "$path" != /sysroot ] || continue
+    if [ -L "$path" ]; then cp --no-dereference "$path" root
+    elif [ -d "$path" ]; then mkdir "root$path"; mount --rbind "$path" "root$path"
+    fi
+done
+mkdir root/sysroot
+mount --bind sysroot root/sysroot
+mount -o remount,bind,ro root/sysroot
+here=$PWD
+chroot root sh -ec 'cd "$0"; "$@"; ! touch /sysroot/written' "$here" "$@"
 """
+"""A root of its own with this one's directories, and a /sysroot as bootcd-setup-root mounts it."""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
-def test_a_sysroot_that_is_mounted_read_only_is_writable_for_bootcctl_alone(machine: Machine) -> None:
-    """bootcd-setup-root mounts /sysroot so; at shutdown and after a boot there is no daemon that would help."""
-    done = subprocess.run(["unshare", "--mount", "--propagation=private", "sh", "-c", READ_ONLY, "sh", *BOOTCCTL,
-                           "--sysroot=sysroot", "--esp=esp", "pin", "1.0"],
+def test_the_sysroot_is_writable_for_bootcctl_alone(machine: Machine) -> None:
+    """At shutdown and after a boot there is no daemon that would help."""
+    done = subprocess.run(["unshare", "--mount", "--propagation=private", "sh", "-c", SYSTEM, "sh", *BOOTCCTL,
+                           "--sysroot=/sysroot", "--esp=esp", "pin", "1.0"],
                           cwd=machine.path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Read-only file system" in done.stderr
