@@ -70,7 +70,7 @@ def test_a_manager_that_has_gone_is_no_obstacle(tmp_path: Path, monkeypatch: pyt
     ({"WATCHDOG_USEC": "0"}, None),
     ({"WATCHDOG_USEC": "soon"}, None),
     ({"WATCHDOG_PID": str(os.getpid())}, None),
-], ids=str)
+], ids=["nobody-waits", "whoever", "this-process", "another-process", "off", "nonsense", "no-time"])
 def test_watchdog_interval(
     variables: dict[str, str], expected: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
