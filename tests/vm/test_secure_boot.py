@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A sealed machine under Secure Boot with keys of our own: it boots what we signed, and nothing else.
+
+The tests are chapters of one story: each begins where the one before it ended, and none can be run alone.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from kit.machine_images import Sealed
+from kit.room_of_machines import Room, deployment, settle, status, why_not
+from kit.secure_boot import Keys
+from kit.virtual_machine import VirtualMachine
+
+pytestmark = pytest.mark.slow
+
+REFUSED = "Access denied"
+"""What UEFI calls a signature that is missing or not by one of its keys (Security Violation for some versions)."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """Our keys, somebody else's, and what was made with ours."""
+
+    room: Room
+    ours: Keys
+    foreign: Keys
+    sealed: Sealed
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    faulthandler.cancel_dump_traceback_later()  # what is no hang for minutes; everything here has its own timeout
+    with Room(tmp_path_factory.mktemp("room")) as room:
+        ours, foreign = (room.workshop.secure_boot.make_keys(name) for name in ("ours", "somebody else's"))
+        sealed = room.workshop.sealed("1.0", ours)
+        room.publish("latest", sealed.image)
+        yield Story(room, ours, foreign, sealed)
+
+
+@pytest.fixture(scope="module")
+def machine(story: Story) -> Iterator[VirtualMachine]:
+    """It has two more disks, each with a UKI that differs from ours by its signature alone."""
+    room = story.room
+    disk = room.install("disk", "latest")
+    more = []
+    signed = room.workshop.secure_boot.sign(story.foreign, story.sealed.unsigned_uki)
+    for name, uki in (("unsigned", story.sealed.unsigned_uki), ("foreign", signed)):
+        file = room.directory / name
+        file.write_bytes(uki + bytes(-len(uki) % 512))
+        more += ["-drive", f"if=none,id={name},format=raw,readonly=on,file={file}",
+                 "-device", f"virtio-blk-pci,drive={name},serial={name}"]
+    with room.machine(disk, story.ours, *more) as machine:
+        machine.wait()
+        yield machine
+        print("boots: " + ", ".join(f"{one:.0f} s" for one in machine.boot_times))
+
+
+@pytest.fixture(autouse=True)
+def _no_dump(machine: VirtualMachine) -> None:
+    faulthandler.cancel_dump_traceback_later()
+
+
+def test_status_tells_the_whole_chain(machine: VirtualMachine) -> None:
+    settle(machine)
+    found = status(machine)
+    assert found["chain"] == {"secure-boot": True, "sealed": True, "repository-verity": True, "image-verity": True}
+    assert found["warnings"] == []
+    booted = deployment(machine, "booted")
+    assert (booted["boot-type"], booted["health"]) == ("uki", "good")
+    mounts = machine.check("cat /proc/self/mountinfo")
+    assert f" overlay composefs:{booted['id']} " in mounts
+    assert "verity=require" in mounts
+    assert f"composefs.digest=v1-sha512-12:{booted['id']}" in machine.check("cat /proc/cmdline").split()
+    assert "Secure Boot: enabled (user)" in machine.check("bootctl status --no-pager")
+    assert machine.check("systemctl --failed --no-legend --plain") == ""
+
+
+@pytest.mark.parametrize("name", ["unsigned", "foreign"])
+def test_a_uki_that_we_did_not_sign_does_not_boot(story: Story, machine: VirtualMachine, name: str) -> None:
+    """An entry before ours, with one try. The firmware gives up; after a reset ours boots."""
+    good = deployment(machine, "booted")
+    size = (story.room.directory / name).stat().st_size
+    machine.check(f"""
+        set -e
+        mkdir -p /boot/EFI/test
+        head --bytes {size} /dev/disk/by-id/virtio-{name} > /boot/EFI/test/{name}.efi
+        cd /boot/loader/entries
+        sed 's#^\\(efi\\|uki\\) .*#\\1 /EFI/test/{name}.efi#; s/^version.*/version 9999999999/' \\
+            bootcd-*-{good['id'][:12]}*.conf > x-{name}+1.conf
+        grep /EFI/test/{name}.efi x-{name}+1.conf
+        sync
+    """)
+    before = len(machine.read_console())
+    machine.run("systemctl --no-block reboot")
+    said = machine.wait_for(REFUSED, after=before)
+    assert f"{name}.efi" in said
+    assert "Linux version" not in said
+    machine.screendump(f"{name}.png")
+    machine.reset()
+    machine.wait()
+    assert deployment(machine, "booted")["id"] == good["id"]
+    assert f"x-{name}+0-1.conf" in machine.check("ls /boot/loader/entries")
+
+
+def test_what_was_installed_is_what_was_signed(story: Story, machine: VirtualMachine) -> None:
+    good = deployment(machine, "booted")
+    installed = machine.check(f"sha256sum /boot/EFI/bootcd/{good['id']}.efi").split()[0]
+    assert installed == hashlib.sha256(story.sealed.uki).hexdigest()
