@@ -25,10 +25,10 @@ test: setup  ## the tests (a few minutes); ARGS='-k etc' are pytest's
 	$(BIN)/pytest -n $(TEST_JOBS) -m 'not slow' $(ARGS)
 
 test-slow: setup  ## the tests that take long, such as one with a complete Debian system
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -n $(TEST_JOBS) --dist loadfile -m slow $(ARGS)
 
 test-vm: setup  ## those of them that bring a kernel, in a virtual machine: fs-verity and FAT; systemd and our units
-	$(BIN)/pytest -m slow tests/vm tests/systemd $(ARGS)
+	$(BIN)/pytest -n $(TEST_JOBS) --dist loadfile -m slow tests/vm tests/systemd $(ARGS)
 
 bench: setup  ## speed and memory against the bare pipeline; ARGS=--quick for a short run
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)

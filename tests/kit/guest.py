@@ -13,6 +13,7 @@ it crashes guests now and then. There is no KVM in `run` either, so that results
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -22,6 +23,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -99,12 +101,22 @@ def why_not() -> str | None:
     return None
 
 
+@contextmanager
+def alone(home: Path) -> Iterator[None]:
+    """One process at a time makes what is to be at `home`."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{home.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def prepare() -> Kit:
     """The kit, from the cache or made anew, which takes two minutes and the network. Raises GuestError."""
     recipe = hashlib.sha256(repr((SUITE, EMULATOR, GUEST, LEFT_OUT, KERNEL)).encode()).hexdigest()[:12]
     home = CACHE / recipe
-    if not home.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
+    with alone(home):
+        if home.exists():
+            return Kit(home / "qemu", home / "vmlinuz", home / "root.cpio")
         with tempfile.TemporaryDirectory(prefix="making.", dir=CACHE) as name:
             fresh = Path(name, "kit")
             fresh.mkdir()

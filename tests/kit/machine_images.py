@@ -13,7 +13,6 @@ Programs of Debian that are needed on the way (dracut, ukify, openssl) run in ch
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
@@ -274,12 +273,12 @@ def chroot(tree: Path, *command: str) -> None:
 def kept(name: str, recipe: object, make: Callable[[Path], None]) -> Path:
     """A directory in build/vm for this recipe, made unless it is there."""
     home = guest.CACHE / f"{name}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}"
-    if not home.exists():
-        guest.CACHE.mkdir(parents=True, exist_ok=True)
+    with guest.alone(home):
+        if home.exists():
+            return home
         with tempfile.TemporaryDirectory(prefix="making.", dir=guest.CACHE) as directory:
             fresh = Path(directory, "fresh")
             fresh.mkdir()
             make(fresh)
-            with contextlib.suppress(OSError):  # somebody was faster
-                fresh.rename(home)
+            fresh.rename(home)
     return home
