@@ -203,6 +203,20 @@ def test_a_boot_that_completes_makes_the_deployment_good(world: World) -> None:
     assert health.boot_complete(world.machine).outcome == "unchanged"
 
 
+def test_a_boot_that_completes_is_not_counted_any_more(world: World) -> None:
+    """systemd-bless-boot does the same, but is not installed everywhere; then every boot would use up a try."""
+    world.upgrade("1.1")
+    update.finalize(world.machine)
+    (counted,) = (world.path / "esp/loader/entries").glob("*+3.conf")
+    counted.rename(counted.with_name(counted.name.replace("+3", "+2-1")))  # the loader, when it starts it
+    world.reboot()
+    assert health.boot_complete(world.machine).outcome == "good"
+    names = {path.name for path in counted.parent.iterdir()}
+    assert counted.name.replace("+3", "") in names
+    assert not [name for name in names if "+" in name]
+    assert world.roles() == {"1.1": ("booted", "default"), "1.0": ("rollback",)}
+
+
 def test_nothing_is_good_where_nothing_runs(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.machine.runs.clear()

@@ -185,6 +185,15 @@ def remove_entry(esp: Esp, name: EntryName) -> bool:
     return bool(current)
 
 
+def stop_counting(esp: Esp, name: EntryName) -> bool:
+    """The entry has booted well: take the counter off its name, as systemd-bless-boot(8) does where it is installed;
+    otherwise a good deployment would use up its tries and be sorted last. False when there is no counter."""
+    counted = [found for found in _current(esp, name) if EntryName.parse(found).tries_left is not None]
+    for file_name in counted:
+        esp.rename(f"{ENTRIES}/{file_name}", EntryName.parse(file_name).id)
+    return bool(counted)
+
+
 def read_config(esp: Esp) -> LoaderConfig:
     """loader.conf; empty when it is absent or cannot be read."""
     content, _ = _read(esp, CONFIG)

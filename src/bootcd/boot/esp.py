@@ -203,6 +203,15 @@ class Esp:
                 fsync_dir(os.path.dirname(path))
         return freed
 
+    def rename(self, relative: str, name: str) -> None:
+        """Give a file another name in its directory, durably: one change, atomic on FAT as well."""
+        path = self.join(relative)
+        with translate(f"cannot rename {path}", full=EspFull):
+            step("esp-before-rename")
+            os.rename(path, os.path.join(os.path.dirname(path), name))
+            step("esp-after-rename")
+            fsync_dir(os.path.dirname(path))
+
     def clean(self) -> list[str]:
         """Remove temporary files that an interrupted write left behind; returns their paths."""
         removed = []

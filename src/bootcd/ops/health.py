@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..boot.entries import stop_counting
 from ..errors import Refused
+from ..formats.bls import EntryName
 from . import describe
 from .last import now
 from .machine import Machine
@@ -14,13 +16,18 @@ from .session import change
 
 
 def boot_complete(machine: Machine) -> ChangeResult:
-    """The running deployment has come up well. Raises Refused when nothing of this installation runs."""
+    """The running deployment has come up well: remember that, and have its boots counted no more. Raises Refused when
+    nothing of this installation runs."""
     with change(machine) as session:
         facts = session.facts()
         record = facts.records.get(facts.booted or "")
         if record is None:
             raise Refused(f"no deployment of {machine.sysroot.path} is running")
-        if record.health == "good":
+        counted = [EntryName.parse(entry.file_name) for entry in facts.entries
+                   if entry.counted and record.id.startswith(entry.short_id)]
+        for name in counted:
+            stop_counting(session.esp, name)
+        if record.health == "good" and not counted:
             return ChangeResult("unchanged", f"Deployment {record.short_id} is known to be good already.",
                                 describe.deployment(facts, record))
         session.records.save(replace(record, health="good", health_reason=f"its boot completed at {now()}"))
