@@ -30,11 +30,11 @@ def test_jobs_that_fail_or_are_cancelled_leave_nothing(daemon: tuple[Daemon, Sys
     with Caller(bus.address) as caller:
         churn = Churn(caller)
         churn.run(80)  # until as many ended jobs are kept as ever are
-        until(lambda: not children(process.pid), "the end of all workers")
+        until(lambda: not children(process.pid) and threads(process.pid) == 1, "the end of all workers")
         before = descriptors(process.pid), threads(process.pid)
         used = memory(process.pid, "Private_Dirty")
         churn.run(jobs)
-        until(lambda: not children(process.pid), "the end of all workers")
+        until(lambda: not children(process.pid) and threads(process.pid) == 1, "the end of all workers")
         assert (descriptors(process.pid), threads(process.pid)) == before
         assert memory(process.pid, "Private_Dirty") - used < 1024
         assert churn.states == {"failed", "cancelled"}
