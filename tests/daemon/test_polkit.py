@@ -157,7 +157,9 @@ def test_polkit_decides(bus: SystemBus, caplog: pytest.LogCaptureFixture) -> Non
     refused = [record.getMessage() for record in caplog.records if "Refused" in record.getMessage()]
     assert [re.sub(r":1\.\d+", ":1.x", text) for text in refused] == [
         f"Refused org.bootcd1.check to uid {OTHER} (:1.x): polkit does not allow it.",
-        f"Refused org.bootcd1.fsck to uid {NOBODY} (:1.x): polkit does not allow it."]
+        f"Refused org.bootcd1.fsck to uid {NOBODY} (:1.x): polkit does not allow it.",
+        *[f"Refused org.bootcd1.stage to uid {NOBODY} (:1.x): it needs authentication, which nobody could be asked "
+          "for."] * 2]
 
 
 @needs_users

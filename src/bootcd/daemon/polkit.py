@@ -73,7 +73,8 @@ class Authority:
         if authorized:
             return
         if challenge:
-            log.info("%s wants %s, for which somebody has to authenticate", call.sender, action)
+            events.refused(action, sender=call.sender, uid=uid, reason="it needs authentication, which nobody could "
+                           "be asked for", member=call.member)
             raise BusError(CHALLENGE, f"{action} needs authentication")
         raise self._refusal(call, action, uid, "polkit does not allow it")
 
