@@ -61,7 +61,7 @@ def test_everything_is_there_and_nothing_else(tree: Path) -> None:
     units = {f"usr/lib/systemd/system/{path.name.removesuffix('.in')}" for path in UNITS.iterdir()
              if path.name.startswith("bootcd")}
     pages = {f"usr/share/man/man{path.suffix[1:]}/{path.name}" for path in (ROOT / "man").glob("*.[1-8]")}
-    interfaces = (PACKAGE / "daemon" / "interfaces").glob("*.xml")
+    interfaces = (PACKAGE / "daemon" / "dbus-interfaces").glob("*.xml")
     python = {f"{modules(tree).relative_to(tree)}/bootcd/{path.relative_to(PACKAGE).as_posix()}"
               for path in [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("py.typed"), *interfaces]}
     assert units
@@ -74,7 +74,7 @@ def test_the_daemon_serves_what_the_world_is_told(tree: Path) -> None:
     for path in (ROOT / "dbus-interfaces").glob("*.xml"):
         text = path.read_bytes()
         assert (tree / "usr/share/dbus-1/interfaces" / path.name).read_bytes() == text
-        assert (modules(tree) / "bootcd/daemon/interfaces" / path.name).read_bytes() == text
+        assert (modules(tree) / "bootcd/daemon/dbus-interfaces" / path.name).read_bytes() == text
 
 
 def test_programs_are_those_of_the_wheel(tree: Path) -> None:

@@ -13,7 +13,7 @@ ROOT = "/org/bootcd1"
 
 def load(name: str) -> Interface:
     """The interface of that name."""
-    (found,) = parse(resources.files(__package__).joinpath("interfaces", f"{name}.xml").read_bytes())
+    (found,) = parse(resources.files(__package__).joinpath("dbus-interfaces", f"{name}.xml").read_bytes())
     return found
 
 
