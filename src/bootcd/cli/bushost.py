@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..deploy.disk import DiskOptions
 from ..errors import BootcdError, DeploymentNotFound, FormatError, Interrupted, Unsupported
 from ..linux.run import background
 from ..model import ImageReference, Progress

@@ -10,10 +10,9 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ..config import Config
-from ..deploy.disk import DiskOptions
 from ..layout import Sysroot
 from ..model import Progress
 from . import last
@@ -32,6 +31,9 @@ from .results import (
     PullResult,
     Status,
 )
+
+if TYPE_CHECKING:
+    from ..deploy.disk import DiskOptions
 
 T = TypeVar("T")
 

@@ -8,9 +8,8 @@ one of the words booted, default, staged, rollback.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from ..deploy.disk import DiskOptions
 from .results import (
     ChangeResult,
     CheckResult,
@@ -25,6 +24,9 @@ from .results import (
     PullResult,
     Status,
 )
+
+if TYPE_CHECKING:  # `status` would load all that lays out disks only to name this type
+    from ..deploy.disk import DiskOptions
 
 
 class Host(Protocol):
