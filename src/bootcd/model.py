@@ -14,6 +14,11 @@ from .errors import UsageError
 TRANSPORTS = ("docker", "oci", "oci-archive")
 """Transports in the spelling of containers-transports(5); `docker` is a registry."""
 
+FILESYSTEMS = ("ext4", "btrfs")
+"""What the root partition of a new disk can have."""
+ENCRYPTIONS = ("none", "recovery-key", "tpm2")
+"""How a new disk can be encrypted."""
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from .. import __version__
-from ..deploy.disk import ENCRYPTIONS, FILESYSTEMS
+from ..model import ENCRYPTIONS, FILESYSTEMS
 
 _EPILOG = "Exit status and all details: man bootcctl."
 

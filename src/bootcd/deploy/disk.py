@@ -31,8 +31,6 @@ ROOT_TYPES = {
 }
 """The type of the root partition by what uname calls the machine. Others have no EFI firmware."""
 
-FILESYSTEMS = ("ext4", "btrfs")
-ENCRYPTIONS = ("none", "recovery-key", "tpm2")
 LARGEST_KERNEL = 250 * MIB
 """A UKI with all drivers and firmware."""
 SPARE_PINS = 2
