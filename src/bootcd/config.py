@@ -61,6 +61,16 @@ def load(paths: Iterable[Path] = SEARCH_PATH, warn: Warn = lambda message: None)
     return config
 
 
+def load_named(file: str | None, warn: Warn = lambda message: None) -> Config:
+    """What `--config FILE` asks for: that file and no other, which must exist; without one, the usual ones. Raises
+    ConfigError."""
+    if file is None:
+        return load(warn=warn)
+    if not Path(file).exists():
+        raise ConfigError(f"{file}: no such file")
+    return load([Path(file)], warn)
+
+
 def _apply(config: Config, text: str, where: str, warn: Warn) -> Config:
     try:
         document = tomllib.loads(text)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import config
-from ..errors import ConfigError, Unsupported, UsageError
+from ..errors import Unsupported, UsageError
 from ..model import Progress
 from ..ops.direct import DirectHost
 from ..ops.host import Host
@@ -78,10 +78,8 @@ def _is_told(options: Namespace) -> bool:
 
 
 def _this_process(options: Namespace, progress: Progress) -> DirectHost:
-    if options.config is not None and not Path(options.config).exists():
-        raise ConfigError(f"{options.config}: no such file")
-    files = config.SEARCH_PATH if options.config is None else [Path(options.config)]
-    settings = config.load(files, lambda warning: print(f"bootcctl: {printable(warning)}", file=sys.stderr))
+    settings = config.load_named(
+        options.config, lambda warning: print(f"bootcctl: {printable(warning)}", file=sys.stderr))
     esp = Path(options.esp) if options.esp else None
     sysroot = SYSROOT if options.sysroot is None else options.sysroot
     if sysroot == SYSROOT and options.command not in MOUNTING:

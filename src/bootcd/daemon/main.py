@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from typing import Any
 
 from .. import __version__, config
 from ..config import Config
@@ -20,7 +20,8 @@ from .bus import Bus
 from .exports import BusError, Call
 from .interfaces import NAME
 from .jobs import Job, Jobs, Settings
-from .logcontrol import LogControl
+from .logcontrol import PATH as LOG_CONTROL
+from .logcontrol import TARGETS, LogControl
 from .manager import Manager
 from .notices import Notices
 from .polkit import Authority
@@ -38,7 +39,7 @@ STOP_TIMEOUT = 60.0
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to stop; the exit status."""
     options = _parser().parse_args(arguments)
-    _log_to_journal(options.debug)
+    _start_logging(options.debug)
     try:
         return asyncio.run(Daemon(options.sysroot, options.esp, options.config).run())
     except BootcdError as error:
@@ -58,14 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _log_to_journal(debug: bool) -> None:
-    handler: logging.Handler = logging.StreamHandler()
-    if "JOURNAL_STREAM" in os.environ:
-        from systemd.journal import JournalHandler
-
-        handler = JournalHandler(SYSLOG_IDENTIFIER="bootcd")
-    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler],
-                        format="%(message)s" if "JOURNAL_STREAM" in os.environ else "bootcd: %(message)s")
+def _start_logging(debug: bool) -> None:
+    handler = TARGETS["journal" if "JOURNAL_STREAM" in os.environ else "console"]()
+    logging.basicConfig(level=logging.DEBUG if debug else logging.INFO, handlers=[handler], format="%(message)s")
 
 
 class Daemon:
@@ -82,21 +78,22 @@ class Daemon:
         """Serve until the end; the exit status."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        stopped = loop.create_task(stop.wait())
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_or_complain)
         bus = await Bus.connect(None, self._authorize)
         self._authority = Authority(bus, self._owner)
         self._manager = Manager(bus, self._jobs_of(bus), self.settings, self.reload, self._notices.show)
-        bus.export("/org/freedesktop/LogControl1", LogControl().exported)
+        bus.export(LOG_CONTROL, LogControl().exported)
         try:
             # A disk that does not answer shall not keep the daemon from saying so, nor from ending when told to.
-            await asyncio.wait((self._manager.state.refresh(), loop.create_task(stop.wait())), timeout=START_PATIENCE,
+            await asyncio.wait((self._manager.state.refresh(), stopped), timeout=START_PATIENCE,
                                return_when=asyncio.FIRST_COMPLETED)
             await bus.own(NAME)
             notify.ready("Idle")
             events.daemon_started(__version__, self._sysroot)
-            return await self._until_the_end(bus, stop)
+            return await self._until_the_end(bus, stopped)
         finally:
             self._manager.state.close()
             bus.close()
@@ -110,11 +107,7 @@ class Daemon:
         log.info("The configuration was read again.")
 
     def _load(self) -> Config:
-        if self._config_file is None:
-            return config.load(warn=log.warning)
-        if not Path(self._config_file).exists():
-            raise ConfigError(f"{self._config_file}: no such file")
-        return config.load([Path(self._config_file)], log.warning)
+        return config.load_named(self._config_file, log.warning)
 
     def _reload_or_complain(self) -> None:
         try:
@@ -122,9 +115,9 @@ class Daemon:
         except ConfigError as error:
             log.error("The configuration stays as it was: %s", error)
 
-    async def _until_the_end(self, bus: Bus, stop: asyncio.Event) -> int:
+    async def _until_the_end(self, bus: Bus, stopped: asyncio.Task[Any]) -> int:
         loop = asyncio.get_running_loop()
-        lost, stopped, alive = (loop.create_task(what) for what in (bus.lost(), stop.wait(), _stay_alive(bus)))
+        lost, alive = loop.create_task(bus.lost()), loop.create_task(_stay_alive(bus))
         try:
             await asyncio.wait((lost, stopped, alive), return_when=asyncio.FIRST_COMPLETED)
             if not stopped.done():
