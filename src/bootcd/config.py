@@ -38,6 +38,12 @@ class Config:
     """PEM file with the authorities trusted in place of the system's; empty for those."""
     registry_auth_file: str = ""
     """auth.json to use instead of the places where containers tools look."""
+    registry_registries_file: str = ""
+    """registries.conf to use instead of the usual ones."""
+    registry_proxy: str = ""
+    """Address of the proxy for registries; empty for what the environment says."""
+    registry_no_proxy: tuple[str, ...] = ()
+    """Hosts and domains that are asked without it."""
     registry_insecure: tuple[str, ...] = ()
     """Hosts (host or host:port) that may be asked over plain HTTP or with an unverified certificate."""
 

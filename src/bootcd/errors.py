@@ -18,7 +18,8 @@ exit status, so that a script can test for "no space" without knowing which file
     ├── NoSpace                8   RootFull, EspFull, DiskTooSmall
     ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge
     ├── RepositoryError       10   RepositoryTooNew, RepositoryConflict, RepositoryDamaged
-    ├── Refused               11   NothingStaged, NoRollback, TargetInUse, DeviceInUse, DeviceNotEmpty
+    ├── Refused               11   NothingStaged, NoRollback, TargetInUse, DeviceInUse, DeviceNotEmpty,
+    │                              RegistryBlocked
     ├── AccessError           12   ReadOnly, PermissionDenied
     ├── Unsupported           13   the kernel or file system lacks what is needed
     ├── EtcConflict           14   /etc cannot be merged without a decision
@@ -254,6 +255,10 @@ class DeviceInUse(Refused, advice="Unmount, detach or stop what uses it, or choo
 
 class DeviceNotEmpty(Refused, advice="--wipe erases all of it; --dry-run shows what that is."):
     """The disk holds something, and nobody said that it may go."""
+
+
+class RegistryBlocked(Refused, advice="Whoever runs this machine blocked it; 'bootcctl doctor' shows which file does."):
+    """registries.conf forbids to pull an image from there."""
 
 
 class AccessError(BootcdError, status=12):

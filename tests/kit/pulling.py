@@ -11,6 +11,7 @@ from typing import Any
 from bootcd.formats.oci import MAX_DOCUMENT, Config
 from bootcd.model import ImageReference, Platform
 from bootcd.registry.blob import LayerReader, read_blob
+from bootcd.registry.registries import Registries
 from bootcd.registry.sources import FetchedManifest, SourceOptions, open_source
 from kit.images import ImageBuilder, IndexBuilder, Layer, to_json
 from kit.scripted_server import Reply, ScriptedServer
@@ -32,9 +33,9 @@ def fetch(reference: str, options: SourceOptions = FAST, platform: Platform = AM
         source.close()
 
 
-def pull(reference: str, options: SourceOptions = FAST) -> list[bytes]:
+def pull(reference: str, options: SourceOptions = FAST, registries: Registries | None = None) -> list[bytes]:
     """Everything: manifest, config and layers, all verified."""
-    source = open_source(ImageReference.parse(reference), options)
+    source = open_source(ImageReference.parse(reference), options, registries)
     try:
         fetched = source.manifest(AMD64)
         config = Config.parse(read_blob(source, fetched.manifest.config, MAX_DOCUMENT))

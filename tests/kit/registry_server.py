@@ -36,13 +36,16 @@ class RegistryServer:
     """A registry that stores below `directory`. `port` 0 takes a free one, which a restart keeps."""
 
     def __init__(
-        self, directory: Path, *, port: int = 0, password: bool = False, tls: tuple[Path, Path] | None = None
+        self, directory: Path, *, port: int = 0, password: bool = False, tls: tuple[Path, Path] | None = None,
+        clients: Path | None = None,
     ) -> None:
-        """`tls` is the certificate and the key, in PEM."""
+        """`tls` is the certificate and the key, in PEM; only clients with a certificate by the authority `clients` are
+        let in."""
         self.directory = directory
         self.port = port
         self._password = password
         self._tls = tls
+        self._clients = clients
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -98,7 +101,8 @@ class RegistryServer:
     def _config(self) -> dict[str, object]:
         http: dict[str, object] = {"addr": f"127.0.0.1:{self.port}", "secret": "of no value"}
         if self._tls is not None:
-            http["tls"] = {"certificate": str(self._tls[0]), "key": str(self._tls[1])}
+            http["tls"] = {"certificate": str(self._tls[0]), "key": str(self._tls[1]),
+                           **({"clientcas": [str(self._clients)]} if self._clients is not None else {})}
         config: dict[str, object] = {
             "version": "0.1",
             "log": {"level": "info", "formatter": "text"},

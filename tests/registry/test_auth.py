@@ -167,6 +167,7 @@ class TestFiles:
             Path("/home/me/.config/containers/auth.json"),
             Path("/home/me/.docker/config.json"),
             Path("/etc/bootcd/auth.json"),
+            Path("/run/ostree/auth.json"), Path("/etc/ostree/auth.json"), Path("/usr/lib/ostree/auth.json"),
         ]
         assert auth_files({})[0] == Path(f"/run/containers/{os.getuid()}/auth.json")
         assert auth_files({"REGISTRY_AUTH_FILE": "/x", "HOME": "/home/me"}) == [Path("/x")]

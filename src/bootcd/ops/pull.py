@@ -14,6 +14,7 @@ from ..errors import FormatError, NoMatchingPlatform, RootFull
 from ..formats import oci
 from ..linux import files
 from ..model import ImageReference, Platform, Progress
+from ..registry import registries
 from ..registry.blob import LayerReader, read_blob
 from ..registry.sources import FetchedManifest, Source, SourceOptions, open_source
 from ..store.layers import LayerStats, has_layer, import_layer
@@ -53,14 +54,21 @@ class Offer:
         return self.config.created or ""
 
 
-@contextmanager
-def source_of(reference: ImageReference, config: Config) -> Iterator[Source]:
-    """The source that a reference names, with the settings of the configuration."""
-    source = open_source(reference, SourceOptions(
+def options_for(reference: ImageReference, config: Config) -> SourceOptions:
+    """How a source is reached by the configuration."""
+    return SourceOptions(
         insecure=reference.host in config.registry_insecure,
         ca_file=Path(config.registry_ca_file) if config.registry_ca_file else None,
         auth_file=Path(config.registry_auth_file) if config.registry_auth_file else None,
-    ))
+        proxy=config.registry_proxy, no_proxy=config.registry_no_proxy,
+    )
+
+
+@contextmanager
+def source_of(reference: ImageReference, config: Config) -> Iterator[Source]:
+    """The source that a reference names, with the settings of the configuration."""
+    source = open_source(reference, options_for(reference, config),
+                         registries.load(registries.files(config.registry_registries_file)))
     try:
         yield source
     finally:

@@ -3,7 +3,8 @@
 
 `auth.json` and Docker's `config.json` have the same form: `{"auths": {KEY: {"auth": base64 of USER:PASSWORD}}}`. A key
 is a host or a host with the beginning of a repository's path; the most specific one wins. The first file that has a
-matching entry decides.
+matching entry decides. `credHelpers` in the same file names a program for a host, and `credsStore` one for all others
+(module `credhelper`).
 
 A secret never appears in an error, a log line or a `repr`. It goes to the registry itself and to the token service that
 the registry names, and only over a verified connection or where plain HTTP is permitted.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import os
 import re
 import threading
@@ -26,8 +28,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import AuthenticationFailed, ConfigError, SourceUnreachable
+from ..errors import AuthenticationFailed, ConfigError, SourceUnreachable, Unsupported
+from . import credhelper
 from .http import Http, host_of
+
+log = logging.getLogger(__name__)
 
 _MAX_FILE = 1 << 20
 _MAX_TOKEN_ANSWER = 1 << 20
@@ -60,6 +65,7 @@ def auth_files(environ: Mapping[str, str] | None = None) -> list[Path]:
         Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "containers/auth.json",
         Path(environ.get("DOCKER_CONFIG") or home / ".docker") / "config.json",
         Path("/etc/bootcd/auth.json"),
+        *(Path(place, "ostree/auth.json") for place in ("/run", "/etc", "/usr/lib")),  # those of bootc
     ]
 
 
@@ -76,11 +82,40 @@ def find_credentials(
         data = _read(path, must_exist=named)
         if data is None:
             continue
-        auths = _auths(path, data)
-        for key in _keys(host, repository):
-            if key in auths and (found := _entry(path, key, auths[key])) is not None:
-                return found
+        document = _document(path, data)
+        if (found := _in_file(path, document, host, repository)) is not None:
+            return found
     return None
+
+
+def _in_file(path: Path, document: dict[str, Any], host: str, repository: str) -> Credentials | None:
+    helpers = _object(path, document, "credHelpers")
+    for name in _names(host):
+        if name in helpers:
+            return _helped(path, helpers[name], name)
+    auths = _auths(path, document)
+    for key in _keys(host, repository):
+        if key in auths and (found := _entry(path, key, auths[key])) is not None:
+            return found
+    try:
+        return _helped(path, document["credsStore"], host) if document.get("credsStore") else None
+    except Unsupported as error:
+        # It is for every host there is, also for those that ask nobody who they are.
+        log.warning("%s, which %s names for all hosts", error, path)
+        return None
+
+
+def _helped(path: Path, helper: object, host: str) -> Credentials | None:
+    """What a helper knows. Raises ConfigError for a name that is none."""
+    if not isinstance(helper, str) or not credhelper.is_name(helper):
+        raise ConfigError(f"credentials file {path}: the credential helper for {host} has no proper name")
+    # Docker Hub is known to Docker's helpers by an address.
+    found = credhelper.get(helper, "https://index.docker.io/v1/" if host in _DOCKER_HUB else host)
+    if found is None:
+        return None
+    username, secret = found
+    origin = f"{credhelper.program(helper)}, which {path} names"
+    return Credentials(origin, "", "", secret) if username == "<token>" else Credentials(origin, username, secret)
 
 
 def _read(path: Path, *, must_exist: bool) -> bytes | None:
@@ -96,17 +131,27 @@ def _read(path: Path, *, must_exist: bool) -> bytes | None:
     return data
 
 
-def _auths(path: Path, data: bytes) -> dict[str, Any]:
+def _document(path: Path, data: bytes) -> dict[str, Any]:
     # Errors of the parser may quote what they read, so they are not passed on.
     try:
         document = json.loads(data) if data.strip() else {}
     except (ValueError, RecursionError):
         raise ConfigError(f"credentials file {path}: not JSON") from None
-    auths = document.get("auths") if isinstance(document, dict) else None
-    if not isinstance(document, dict) or not isinstance(auths, dict | None):
-        raise ConfigError(f"credentials file {path}: 'auths' must be an object")
+    if not isinstance(document, dict):
+        raise ConfigError(f"credentials file {path}: not a JSON object")
+    return document
+
+
+def _object(path: Path, document: dict[str, Any], key: str) -> dict[str, Any]:
+    value = document.get(key)
+    if not isinstance(value, dict | None):
+        raise ConfigError(f"credentials file {path}: '{key}' must be an object")
+    return value or {}
+
+
+def _auths(path: Path, document: dict[str, Any]) -> dict[str, Any]:
     exact: dict[str, Any] = {}
-    for key, value in (auths or {}).items():
+    for key, value in _object(path, document, "auths").items():
         # Docker wrote whole addresses, such as https://index.docker.io/v1/.
         plain = re.sub(r"^https?://", "", key)
         plain = re.sub(r"/v[12]/?$", "", plain).rstrip("/")
@@ -116,8 +161,12 @@ def _auths(path: Path, data: bytes) -> dict[str, Any]:
     return exact
 
 
+def _names(host: str) -> list[str]:
+    return [host, *(name for name in _DOCKER_HUB if name != host)] if host in _DOCKER_HUB else [host]
+
+
 def _keys(host: str, repository: str) -> Iterator[str]:
-    hosts = [host, *(name for name in _DOCKER_HUB if name != host)] if host in _DOCKER_HUB else [host]
+    hosts = _names(host)
     parts = repository.split("/")
     for count in range(len(parts), 0, -1):
         for name in hosts:

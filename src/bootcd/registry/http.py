@@ -4,7 +4,8 @@
 * TLS is verified unless `insecure`. Plain HTTP goes to loopback hosts, and elsewhere only when `insecure`; a remote
   registry cannot send us to plain HTTP anywhere.
 * `Authorization` stays with the scheme, host and port for which it was made; a redirect to another place goes without.
-* No cookies, no ~/.netrc. Proxies come from the environment, never for loopback hosts.
+* No cookies, no ~/.netrc. Proxies come from the configuration or the environment, never for loopback hosts.
+* Authorities of certs.d are trusted for all that one registry leads to; our own certificate is shown to it alone.
 * Messages name hosts and status, never a query, since redirects carry signatures there, and never text of the server.
 * What trying again may cure is a `TransientFailure`, all else an error of ours.
 
@@ -36,7 +37,8 @@ import requests.utils
 import urllib3
 
 from .. import __version__
-from ..errors import ConfigError, SourceUnreachable
+from ..errors import AuthenticationFailed, ConfigError, SourceUnreachable
+from .certificates import find
 from .sources import SourceOptions, TransientFailure
 
 # It logs whole addresses, and with them the signatures in redirects, and what servers write into their headers.
@@ -47,6 +49,9 @@ USER_AGENT = f"bootcd/{__version__}"
 _MAX_REDIRECTS = 8
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+_WANTS_CERTIFICATE = ("ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_REQUIRED", "ALERT_UNKNOWN_CA",
+                      "ALERT_CERTIFICATE_UNKNOWN")
+"""What a server says that asked for a certificate and got none that it likes (RFC 8446 section 6.2)."""
 _BROKEN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError)
 
 
@@ -137,7 +142,18 @@ class Answer:
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
-    """Closes idle connections when it is closed; urllib3 alone leaves that to the garbage collector."""
+    """Makes connections by a TLS context, and closes idle ones when it is closed; urllib3 alone leaves that to the
+    garbage collector."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
+        super().__init__()
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> Any:
+        return super().init_poolmanager(*arguments, ssl_context=self._context, **options)
+
+    def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
+        return super().proxy_manager_for(*arguments, ssl_context=self._context, **options)
 
     def close(self) -> None:
         for manager in (self.poolmanager, *self.proxy_manager.values()):
@@ -158,7 +174,8 @@ class Http:
     """Requests on behalf of one registry."""
 
     def __init__(self, registry: str, options: SourceOptions) -> None:
-        """`registry` is host or host:port. Raises ConfigError when `ca_file` cannot be read."""
+        """`registry` is host or host:port. Raises ConfigError when `ca_file`, or what certs.d has for it, cannot be
+        used."""
         self._options = options
         self._local = is_loopback(urlsplit("//" + registry).hostname or "")
         self._verify = False if options.insecure else _trusted(options.ca_file)
@@ -168,8 +185,13 @@ class Http:
         self._session.trust_env = False
         self._session.headers.clear()
         self._session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
-        for scheme in ("https://", "http://"):
-            self._session.mount(scheme, _Adapter())
+        certificates = find(registry, options.certs)
+        verify = not options.insecure
+        self._session.mount("http://", _Adapter())
+        self._session.mount("https://", _Adapter(
+            certificates.context(verify=verify, ours=False) if certificates.authorities else None))
+        if certificates.ours:
+            self._session.mount(f"https://{registry}/", _Adapter(certificates.context(verify=verify, ours=True)))
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def permits_plain(self, url: str) -> bool:
@@ -179,7 +201,8 @@ class Http:
     def speaks_tls(self, what: str, url: str) -> bool:
         """Whether the server at `url` answers over TLS at all.
 
-        Raises SourceUnreachable when it does, but its certificate is not trusted; TransientFailure.
+        Raises SourceUnreachable when it does, but its certificate is not trusted; AuthenticationFailed when it does not
+        trust ours; TransientFailure.
         """
         try:
             self._send(what, url, {}, None, None).close()
@@ -190,7 +213,7 @@ class Http:
     def get(self, what: str, url: str, headers: Mapping[str, str], authorization: str | None) -> Answer:
         """Follow redirects to an answer that is none. `what` begins the messages.
 
-        Raises TransientFailure, SourceUnreachable.
+        Raises TransientFailure, SourceUnreachable, AuthenticationFailed.
         """
         first = url
         for _ in range(_MAX_REDIRECTS):
@@ -272,13 +295,18 @@ class Http:
                 allow_redirects=False,
                 stream=True,
                 verify=self._verify,
-                proxies={} if loopback else requests.utils.get_environ_proxies(url),
+                proxies={} if loopback else self._proxies(url),
             )
         except requests.exceptions.SSLError as error:
             reason = _cause(error, ssl.SSLError)
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise SourceUnreachable(
                     f"{what}: the certificate of {host_of(url)} is not trusted: {reason.verify_message}"
+                ) from None
+            if isinstance(reason, ssl.SSLError) and (reason.reason or "").endswith(_WANTS_CERTIFICATE):
+                raise AuthenticationFailed(
+                    f"{what}: {host_of(url)} wants a certificate of ours that it trusts",
+                    advice=f"Put certificate and key into /etc/bootcd/certs.d/{host_of(url)}; bootcd-registries(5).",
                 ) from None
             raise NotTls(_reason(error)) from None
         except requests.exceptions.InvalidHeader:
@@ -290,6 +318,13 @@ class Http:
             if parts.scheme == "https" and (silent or _cause(error, ConnectionError) is not None):
                 raise NotTls(_reason(error)) from None
             raise TransientFailure(SourceUnreachable(f"{what}: {_reason(error)}")) from None
+
+    def _proxies(self, url: str) -> dict[str, str]:
+        options = self._options
+        if not options.proxy:
+            return dict(requests.utils.get_environ_proxies(url))
+        without = requests.utils.should_bypass_proxies(url, no_proxy=",".join(options.no_proxy) or None)
+        return {} if without else {"http": options.proxy, "https": options.proxy}
 
     def _checked(self, what: str, url: str) -> Any:
         try:

@@ -15,13 +15,20 @@ should read those bytes, because it alone verifies size and digest, resumes and 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import BootcdError, UsageError
 from ..formats.oci import Descriptor, Manifest
 from ..model import ImageReference, Platform
+from .registries import Registries
+
+CERTS = (Path("/etc/bootcd/certs.d"), Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
+"""Where certificates for single hosts may be."""
+
+_MIRROR_ATTEMPTS = 2
+"""A mirror that does not answer costs time, and somebody else can be asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +36,19 @@ class SourceOptions:
     """How a source is reached. Times are in seconds.
 
     `insecure` permits plain HTTP and unverified TLS; loopback hosts may use plain HTTP anyway. `ca_file` holds the
-    certificates to trust in place of the system's. `auth_file` is the only place where credentials are looked for when
-    given. `attempts` is how often in a row a transfer may fail without one new byte; the pause between two attempts
-    starts at `backoff` and doubles up to `max_backoff`, which bounds what a server may ask for with Retry-After as
-    well.
+    certificates to trust in place of the system's; `certs` are directories with one for each host
+    (containers-certs.d(5)), of which the first that knows a host counts. `proxy` is the address of the proxy for all
+    hosts but those of `no_proxy`, in place of what the environment says. `auth_file` is the only place where
+    credentials are looked for when given. `attempts` is how often in a row a transfer may fail without one new byte;
+    the pause between two attempts starts at `backoff` and doubles up to `max_backoff`, which bounds what a server may
+    ask for with Retry-After as well.
     """
 
     insecure: bool = False
     ca_file: Path | None = None
+    certs: tuple[Path, ...] = CERTS
+    proxy: str = ""
+    no_proxy: tuple[str, ...] = ()
     auth_file: Path | None = None
     attempts: int = 5
     backoff: float = 0.5
@@ -106,14 +118,17 @@ class TransientFailure(Exception):
         self.retry_after = retry_after
 
 
-def open_source(ref: ImageReference, options: SourceOptions | None = None) -> Source:
-    """The source that a reference names. Raises what its `manifest` raises, and ConfigError for a bad `options`."""
+def open_source(
+    ref: ImageReference, options: SourceOptions | None = None, registries: Registries | None = None
+) -> Source:
+    """The source that a reference names; `registries` tell of mirrors, other locations and blocked names.
+
+    Raises what its `manifest` raises, RegistryBlocked, and ConfigError for bad `options` or `registries`.
+    """
     options = options or SourceOptions()
     # Imported when needed: requests alone takes longer to load than `bootcctl status` may run.
     if ref.transport == "docker":
-        from .client import RegistrySource
-
-        return RegistrySource(ref, options)
+        return _registry(ref, options, registries)
     if ref.transport == "oci":
         from .ocidir import OciDirectory
 
@@ -123,3 +138,17 @@ def open_source(ref: ImageReference, options: SourceOptions | None = None) -> So
 
         return OciArchive(ref, options)
     raise UsageError(f"image reference '{ref}': transport '{ref.transport}' is not supported")
+
+
+def _registry(ref: ImageReference, options: SourceOptions, registries: Registries | None) -> Source:
+    from .client import RegistrySource
+    from .mirrored import Mirrored
+
+    places: list[Source] = []
+    for endpoint in (registries or Registries()).endpoints(ref):
+        if endpoint.is_mirror:
+            there = replace(options, insecure=endpoint.insecure, attempts=min(options.attempts, _MIRROR_ATTEMPTS))
+        else:
+            there = replace(options, insecure=options.insecure or endpoint.insecure)
+        places.append(RegistrySource(endpoint.reference, there))
+    return places[0] if places[0].reference == ref and len(places) == 1 else Mirrored(ref, options, places)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One image that several registries may have: mirrors first, then the registry itself.
+
+What a mirror serves is verified as everything is, so any of them may lie or be empty: the next one is asked then. The
+one that delivered the manifest is asked for the blobs first, since it is likely to have them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from ..errors import BlobMismatch, BootcdError, FormatError, ImageNotFound, SourceError
+from ..formats.oci import Descriptor
+from ..model import ImageReference, Platform
+from .sources import BlobStream, FetchedManifest, Source, SourceOptions
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+_NEXT = (SourceError, ImageNotFound, BlobMismatch, FormatError)
+"""What another registry may do better."""
+
+
+class Mirrored:
+    """`places` are asked in this order. `reference` is the name that people use, whatever it is called there."""
+
+    def __init__(self, reference: ImageReference, options: SourceOptions, places: Sequence[Source]) -> None:
+        self.reference = reference
+        self.options = options
+        self._places = tuple(places)
+        self._first = 0
+        self._asked: set[str] = set()
+        self._lock = threading.Lock()
+
+    def manifest(self, platform: Platform) -> FetchedManifest:
+        return self._any(lambda place: place.manifest(platform))
+
+    def blob(self, descriptor: Descriptor, offset: int = 0) -> BlobStream:
+        with self._lock:
+            if descriptor.digest in self._asked:  # it broke off, so another place goes on
+                self._first = (self._first + 1) % len(self._places)
+            self._asked.add(descriptor.digest)
+        return self._any(lambda place: place.blob(descriptor, offset))
+
+    def close(self) -> None:
+        for place in self._places:
+            place.close()
+
+    def _any(self, ask: Callable[[Source], T]) -> T:
+        """The first answer. What failed only for now is the caller's to try again."""
+        first = self._first
+        failed: list[BootcdError] = []
+        for number in range(len(self._places)):
+            place = self._places[(first + number) % len(self._places)]
+            try:
+                found = ask(place)
+            except _NEXT as error:
+                log.info("%s; asking the next place", error)
+                failed.append(error)
+                continue
+            with self._lock:
+                self._first = (first + number) % len(self._places)
+            return found
+        last = failed[-1]
+        others = "".join(f"; {error}" for error in failed[:-1])
+        raise type(last)(f"{last}{others and ', and before that'}{others[1:]}", advice=last.hint)
