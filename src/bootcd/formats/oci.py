@@ -206,9 +206,9 @@ class Index:
             return found[0]
         names = ", ".join(sorted({_shown(item.annotations.get(REF_NAME, "")) for item in self.manifests})[:20])
         if not found and name is None:
-            raise ImageNotFound("the layout is empty")
+            raise ImageNotFound("the layout is empty", advice="")
         if not found:
-            raise ImageNotFound(f"the layout has no image named '{name}', only: {names or 'none'}")
+            raise ImageNotFound(f"the layout has no image named '{name}', only: {names or 'none'}", advice="")
         what = "holds several images" if name is None else f"has several images named '{name}'"
         raise ImageNotFound(f"the layout {what}: {names}", advice="Name one, as in oci:DIRECTORY:NAME.")
 

@@ -63,7 +63,7 @@ def open_disk(path: str) -> Disk:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise DeviceNotFound(f"there is no {path}") from error
+        raise DeviceNotFound(f"there is no {path or repr('')}") from error
     except IsADirectoryError as error:
         raise UsageError(f"{path} is a directory, neither a block device nor a file") from error
     except OSError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..boot import entries
 from ..boot.booted import read_booted
-from ..boot.esp import Esp
+from ..boot.esp import KERNELS, Esp
 from ..config import Config
 from ..deploy.plan import Entry
 from ..errors import UsageError
@@ -44,9 +44,14 @@ class Machine:
 
     def _find_esp(self) -> Path:
         if self.sysroot.path == Path("/sysroot"):
-            for name in _ESP_OF_SYSTEM:
-                if os.path.ismount(name):
-                    return Path(name)
+            mounted = [Path(name) for name in _ESP_OF_SYSTEM if os.path.ismount(name)]
+            # A second disk may have one, too; and beside an XBOOTLDR partition there is an ESP.
+            ours = [path for path in mounted if os.path.isdir(path / KERNELS)]
+            if len(ours) > 1:
+                raise UsageError(f"{' and '.join(map(str, ours))} are boot partitions with kernels of bootcd",
+                                 advice="Unmount all but the one that the machine boots from, or name it by --esp.")
+            if mounted:
+                return (ours or mounted)[0]
         for name in _ESP_OF_SYSROOT:
             if (self.sysroot.path / name / "loader").is_dir():
                 return self.sysroot.path / name

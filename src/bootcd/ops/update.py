@@ -7,6 +7,7 @@ directory that nothing runs from there is no such moment, so it is finalized at 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -35,13 +36,18 @@ def install(machine: Machine, image: str, kargs: Sequence[str], disk_kargs: Sequ
     """
     reference = ImageReference.parse(image)
     check_machine_kargs([*disk_kargs, *kargs])
-    with files.translate(f"cannot create {machine.sysroot.path}"):
-        machine.sysroot.path.mkdir(mode=0o755, parents=True, exist_ok=True)
-    if machine.esp_path is not None:
-        with files.translate(f"cannot create {machine.esp_path}"):
-            machine.esp_path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    for path in filter(None, (machine.sysroot.path, machine.esp_path)):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is no directory", advice="Mount the file system that it may hold, and name the "
+                             "directory; 'bootcctl install to-disk' partitions a disk.")
+        with files.translate(f"cannot create {path}"):
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
     with machine.lock():
-        machine.esp().check_writable()
+        esp = machine.esp()
+        esp.check_writable()
+        if machine.sysroot.path.is_mount() and os.stat(esp.path).st_dev == os.stat(machine.sysroot.path).st_dev:
+            machine.progress.note(f"{esp.path} is a directory of the root file system: firmware reads a boot partition "
+                                  "of its own. Is it mounted?")
         Repository.init(machine.sysroot.repository).close()
     with change(machine) as session:
         facts = session.facts()
@@ -50,7 +56,7 @@ def install(machine: Machine, image: str, kargs: Sequence[str], disk_kargs: Sequ
                                 "been cut off and is complete now.", describe.deployment(facts, facts.default))
         deployed = [record for record in facts.records.values() if record.generation is not None or facts.entries]
         if deployed:
-            raise TargetInUse(f"{machine.sysroot.path} has {len(deployed)} deployments already",
+            raise TargetInUse(f"{machine.sysroot.path} has a deployment already",
                               advice="'bootcctl switch IMAGE' adds another one.")
         if not session.repository.secure:
             session.progress.note("This file system has no fs-verity: contents are checked when they are written, "
