@@ -3,6 +3,7 @@
 
     /boot/EFI/Linux/<name>.efi                                a unified kernel image (UKI); preferred
     /boot/EFI/Linux/<name>.efi.extra.d/<addon>.addon.efi      its addons
+    /boot/<name>.dump                                         the tree that its digest is of, for comparison
     /usr/lib/modules/<kver>/{vmlinuz,initramfs.img}           a kernel and its initrd (type 1)
 
 There must be exactly one UKI, or exactly one kernel with its initrd. UKIs beside the modules are left alone: what
@@ -20,8 +21,11 @@ from ..formats.tree import Directory, Inode, RegularFile, Symlink
 
 MODULES = b"/usr/lib/modules"
 UKI_DIRECTORY = b"/boot/EFI/Linux"
+_BOOTC_PROGRAM = b"/usr/lib/bootc/initramfs-setup"
+_OUR_PROGRAM = b"/usr/lib/bootcd/bootcd-setup-root"
 _EFI = b".efi"
 _ADDON = b".addon.efi"
+_DUMP = b".dump"
 _EXTRA = b".extra.d"
 _LINKS = 40
 """How many symbolic links the kernel follows in one path."""
@@ -30,11 +34,13 @@ _OS_RELEASE_MAX = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Uki:
-    """A UKI of the image: `name` is its file name, `addons` maps file names to files, in order."""
+    """A UKI of the image: `name` is its file name, `addons` maps file names to files, in order. `dump` is the tree that
+    its digest was computed from, where the builder left that (bootc: container ukify --write-dumpfile-to)."""
 
     name: str
     file: RegularFile
     addons: dict[str, RegularFile]
+    dump: RegularFile | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,12 @@ def find_boot_resources(root: Directory) -> BootResources:
         raise NotBootable(f"kernel {kver} of the image has no {here}/initramfs.img",
                           advice="Build the initramfs into the image, for example with 'dracut --no-hostonly'.")
     return BootResources(kver, vmlinuz, _regular(initramfs, f"{here}/initramfs.img"))
+
+
+def initrd_of_bootc(root: Directory) -> bool:
+    """Whether the initrd of an image has bootc's program and not ours, told by what the image itself has of the two: it
+    is from there that dracut takes them."""
+    return root.lookup(_BOOTC_PROGRAM) is not None and root.lookup(_OUR_PROGRAM) is None
 
 
 def os_release(root: Directory, read_file: Callable[[RegularFile], bytes]) -> OsRelease:
@@ -139,7 +151,9 @@ def _find_uki(root: Directory) -> Uki | None:
     for addon, file in extra.sorted_entries() if isinstance(extra, Directory) else ():
         if addon.lower().endswith(_ADDON):
             addons[_file_name(addon, f"{here}.extra.d")] = _regular(file, f"{here}.extra.d/{_text(addon)}")
-    return Uki(_file_name(name, _text(UKI_DIRECTORY)), _regular(node, here), addons)
+    dump = root.lookup(b"/boot/" + name[: -len(_EFI)] + _DUMP)
+    return Uki(_file_name(name, _text(UKI_DIRECTORY)), _regular(node, here), addons,
+               dump if isinstance(dump, RegularFile) else None)
 
 
 def _find_kernels(root: Directory) -> list[tuple[bytes, Directory]]:

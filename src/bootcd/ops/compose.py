@@ -9,20 +9,30 @@ import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from ..boot import kargs, kernels
-from ..boot.discover import BootResources, Uki, find_boot_resources, os_release
+from ..boot.discover import BootResources, Uki, find_boot_resources, initrd_of_bootc, os_release
 from ..boot.enrol import copy_keys
 from ..boot.loader import install_systemd_boot
 from ..deploy.plan import INLINE, Kernel
 from ..deploy.records import Record, clipped
-from ..errors import SealMismatch, UsageError
+from ..errors import DumpError, SealMismatch, UsageError
+from ..formats.dump import parse_dump
+from ..formats.erofs.layout import Version
 from ..formats.pe import Pe
+from ..formats.transform import transform_for_boot
 from ..formats.tree import RegularFile
+from ..formats.treediff import differences
 from ..model import ImageReference
 from .last import now
 from .pull import Offer
 from .session import Session
+
+_MAX_DUMP = 256 << 20
+"""Bytes of a dump that is looked at; one of a complete system has about 30 MB."""
+_MAX_SHOWN = 5
+"""Differences that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +63,23 @@ def compose(
     if first:
         install_systemd_boot(session.esp, tree, images.read_file)
         copy_keys(session.esp, tree, images.read_file)
+    sealed = _sealed_digest(session, resources.uki) if resources.uki is not None else None
     ids = images.commit_images(offer.fetched.digest, boot=True, tree=tree)
     assert ids.boot_image is not None
     repository = session.repository
-    deployment_id = ids.boot_image.hex()
-    karg = kargs.karg_for(ids.boot_image, repository.version, repository.algorithm, repository.secure)
+    image, karg = ids.boot_image, kargs.karg_for(ids.boot_image, repository.version, repository.algorithm,
+                                                 repository.secure)
+    if resources.uki is not None and sealed is not None:
+        image, karg = sealed.digest, str(sealed)
+        if image != ids.boot_image and not images.commit_boot_image(
+                offer.fetched.digest, Version.V2 if sealed.version == 2 else Version.V1, expected=image):
+            raise _mismatch(session, resources.uki, sealed, ids.boot_image, manifest.config.digest)
+    elif initrd_of_bootc(tree):
+        # Its program knows digests of either format by the older argument, which stands for the older format.
+        made = images.commit_boot_image(offer.fetched.digest, Version.V2)
+        assert made is not None
+        image, karg = made, kargs.karg_for(made, Version.V2, repository.algorithm, repository.secure)
+    deployment_id = image.hex()
     kernel, boot_digest = _kernel(session, resources, deployment_id)
     if resources.uki is not None and machine_kargs:
         _sealed_arguments(session, machine_kargs, first)
@@ -85,6 +107,31 @@ def kernel_of_image(session: Session, record: Record) -> Kernel:
     """What an existing deployment boots from, found in its image again. Raises what reading a damaged image raises."""
     resources = find_boot_resources(session.images.tree(record.config_digest))
     return _kernel(session, resources, record.id)[0]
+
+
+def _sealed_digest(session: Session, uki: Uki) -> kargs.ComposefsKarg | None:
+    """What the initrd of a UKI goes by; of several digests that is one."""
+    return kernels.uki_digest(Pe.parse(_mapped(session, uki.file), uki.name), session.repository.algorithm)
+
+
+def _mismatch(session: Session, uki: Uki, sealed: kargs.ComposefsKarg, own: bytes, config: str) -> SealMismatch:
+    """Why a UKI is not taken: its digest is none that the image has in any format. Where the image has the dump of the
+    tree that the UKI was made for, with the first paths at which the two differ."""
+    message = f"UKI {uki.name} names {sealed.digest.hex()[:12]}, but the image has the digest {own.hex()[:12]}"
+    if uki.dump is None or uki.dump.size > _MAX_DUMP:
+        return SealMismatch(message)
+    where = f"/boot/{uki.name.removesuffix('.efi')}.dump"
+    try:
+        expected = parse_dump(session.images.read_file(uki.dump).splitlines(keepends=True))
+    except DumpError as error:
+        return SealMismatch(f"{message} ({where} cannot be read: {error})")
+    tree = session.images.tree(config)
+    transform_for_boot(tree, session.images.read_file)
+    found = list(islice(differences(expected, tree), _MAX_SHOWN + 1))
+    if not found:
+        return SealMismatch(f"{message} (the tree is that of {where})")
+    more = "; and more" if len(found) > _MAX_SHOWN else ""
+    return SealMismatch(f"{message}; compared with {where}: {'; '.join(map(str, found[:_MAX_SHOWN]))}{more}")
 
 
 def _kernel(session: Session, resources: BootResources, deployment_id: str) -> tuple[Kernel, str]:

@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from ..errors import BlobMismatch, ImageNotFound, OciError, RepositoryDamaged, UsageError
 from ..formats.erofs.layout import Version
 from ..formats.erofs.writer import write_image
+from ..formats.fsverity import measure
 from ..formats.layers import Budget, apply_layer, new_root
 from ..formats.oci import MAX_DOCUMENT, Config, Manifest
 from ..formats.splitstream import ContentType, External, Splitstream, Writer
 from ..formats.tar import entries
-from ..formats.transform import transform_for_boot, transform_for_oci
+from ..formats.transform import XattrMode, transform_for_boot, transform_for_oci
 from ..formats.tree import Directory, RegularFile
 from ..model import is_digest
 from .layers import has_layer, layer_name
@@ -204,7 +205,7 @@ class OciImages:
 
     # --- trees and EROFS images ---
 
-    def tree(self, config_digest: str) -> Directory:
+    def tree(self, config_digest: str, xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY) -> Directory:
         """The file tree of an image: layers merged, then brought into the form that composefs gives OCI images.
 
         /boot has its content. Raises LayerConflict, LayerTooLarge, RepositoryDamaged, ObjectMismatch and errors of
@@ -218,7 +219,7 @@ class OciImages:
             except Exception as error:
                 error.add_note(f"in layer {diff_id}")
                 raise
-        transform_for_oci(root)
+        transform_for_oci(root, xattrs)
         return root
 
     def read_file(self, file: RegularFile) -> bytes:
@@ -253,6 +254,30 @@ class OciImages:
             self._write_config(config_digest, data, refs)
         default = self._repo.version
         return ImageIds(refs.get(_key(IMAGE_KEY, default)), refs.get(_key(BOOT_KEY, default)))
+
+    def commit_boot_image(self, manifest_digest: str, version: Version, expected: bytes | None = None) -> bytes | None:
+        """Make the boot image in a format that need not be one of the repository, and note it as `commit_images` does.
+
+        With `expected`, the digest that a UKI names, all formats and treatments of xattrs are tried, `version` first;
+        None when the image has that digest in none of them. Raises as `tree` does, and RootFull.
+        """
+        self._repo.require_writable()
+        config_digest = self.manifest(manifest_digest).config.digest
+        stream, data = self._document(CONFIG_PREFIX, config_digest)
+        refs = {name: digest for name, digest in stream.named_refs.items() if name.startswith(IMAGE_KEY)}
+        for mode in XattrMode if expected is not None else (XattrMode.ALLOWLIST_ONLY,):
+            root = self.tree(config_digest, mode)
+            transform_for_boot(root, self.read_file)
+            others = [other for other in Version if other != version] if expected is not None else []
+            for candidate in (version, *others):
+                image = write_image(root, candidate, self._repo.algorithm)
+                if expected is not None and measure(image, self._repo.algorithm) != expected:
+                    continue
+                key = _key(BOOT_KEY, candidate) + ("" if mode is XattrMode.ALLOWLIST_ONLY else f".xattrs={mode.value}")
+                refs[key] = self._repo.images.commit(image)
+                self._write_config(config_digest, data, refs)
+                return refs[key]
+        return None
 
     # --- inside ---
 
