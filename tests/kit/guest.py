@@ -135,15 +135,17 @@ def prepare() -> Kit:
     return Kit(home / "qemu", home / "vmlinuz", home / "root.cpio")
 
 
-def run(kit: Kit, files: Iterator[tuple[str, int, bytes]], directory: Path, timeout: float) -> str:
+def run(kit: Kit, files: Iterator[tuple[str, int, bytes]], directory: Path, timeout: float, kargs: str = "",
+        more: Sequence[str] = ()) -> str:
     """Start a machine whose /init is among `files`, wait until it turns itself off, and return what it wrote to
-    /dev/ttyS1. The console is in `directory`/console. Raises GuestError with its last lines."""
+    /dev/ttyS1. The console is in `directory`/console. `more` are options of the emulator. Raises GuestError with the
+    console's last lines."""
     initrd, console, report = (directory / name for name in ("initrd", "console", "report"))
     with initrd.open("wb") as out, kit.root.open("rb") as base:
         shutil.copyfileobj(base, out)
         out.write(cpio(files))
     try:
-        start(kit, initrd, console, report, timeout)
+        start(kit, initrd, console, report, timeout, kargs, more=more)
     finally:
         initrd.unlink()
     return report.read_text(errors="replace")

@@ -52,11 +52,14 @@ class Installation:
     options: Sequence[str] = ()
 
 
-def install(installations: Sequence[Installation], registry_port: int, directory: Path) -> str:
-    """Install to all of them at the same time. Returns what was said. Raises GuestError."""
+def install(
+    installations: Sequence[Installation], registry_port: int, directory: Path, timeout: float = TIMEOUT
+) -> str:
+    """Install to all of them at the same time, onto files that are there or new ones. Returns what was said. Raises
+    GuestError, also when it takes more than `timeout` seconds: the power is cut then."""
     lines = [f"printf '[registry]\\ninsecure = [\"{HOST}:{registry_port}\"]\\n' >/bootcd.toml"]
     for number, one in enumerate(installations):
-        with one.disk.open("xb") as file:
+        with one.disk.open("ab") as file:
             file.truncate(DISK_BYTES)
         words = ["python3", "-m", "bootcd.cli", "--config=/bootcd.toml", "install", "to-disk",
                  f"/dev/vd{chr(ord('a') + number)}", one.image, *one.options]
@@ -66,10 +69,10 @@ def install(installations: Sequence[Installation], registry_port: int, directory
         lines.append(f"cat /log{number}")
     for number in range(len(installations)):
         lines.append(f"[ $(cat /status{number}) = 0 ] || exit 1")
-    return run("\n".join(lines), [one.disk for one in installations], directory)
+    return run("\n".join(lines), [one.disk for one in installations], directory, timeout)
 
 
-def run(script: str, disks: Sequence[Path], directory: Path) -> str:
+def run(script: str, disks: Sequence[Path], directory: Path, timeout: float = TIMEOUT) -> str:
     """Run a shell script as root, with these disks as /dev/vda and so on. Returns what it said. Raises GuestError."""
     kit = guest.prepare()
     directory.mkdir(parents=True, exist_ok=True)
@@ -87,7 +90,7 @@ def run(script: str, disks: Sequence[Path], directory: Path) -> str:
     drives = [f"file={disk},cache=unsafe,discard=unmap" for disk in disks]
     network = ["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="]
     try:
-        guest.start(kit, initrd, console, report, TIMEOUT, disks=drives, more=network)
+        guest.start(kit, initrd, console, report, timeout, disks=drives, more=network)
     finally:
         initrd.unlink()
     text = report.read_text(errors="replace")

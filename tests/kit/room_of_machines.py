@@ -62,11 +62,12 @@ class Room:
     def publish(self, tag: str, image: ImageBuilder) -> None:
         push(image, f"{self._registry.address}/{REPOSITORY}:{tag}")
 
-    def install(self, name: str, tag: str, *options: str) -> Path:
-        """A new disk called `name`, installed from the registry by `install to-disk`. Raises GuestError."""
+    def install(self, name: str, tag: str, *options: str, timeout: float = installer.TIMEOUT) -> Path:
+        """A disk called `name`, installed from the registry by `install to-disk`. Raises GuestError, also when it takes
+        more than `timeout` seconds: the power is cut then."""
         disk = self.directory / name
         one = installer.Installation(disk, self.reference(tag), options)
-        said = installer.install([one], self._registry.port, self.directory / f"{name}.installer")
+        said = installer.install([one], self._registry.port, self.directory / f"{name}.installer", timeout)
         (self.directory / f"{name}.installer" / "said").write_text(said)
         return disk
 

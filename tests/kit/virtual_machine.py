@@ -149,6 +149,12 @@ class VirtualMachine:
             process.kill()
             process.wait()
 
+    def cut_and_start(self, timeout: float = BOOT_SECONDS) -> None:
+        """Cut the power, and wait until the machine is up again. Raises MachineError."""
+        self.cut()
+        self.start()
+        self.wait(timeout)
+
     def reset(self) -> None:
         """Press the reset button; returns at once."""
         self._since = time.monotonic()
@@ -195,6 +201,10 @@ class VirtualMachine:
             if word == str(number):
                 status, _, output = rest.partition(" ")
                 return Result(int(status), base64.b64decode(output).decode(errors="replace"))
+
+    def begin(self, script: str) -> None:
+        """Start a bash script as root whose answer nobody waits for, before the machine is cut or started anew."""
+        self._send(script)
 
     def check(self, script: str, timeout: float = RUN_SECONDS) -> str:
         """The output of a script that succeeds. Raises MachineError with what it said when it does not."""

@@ -155,10 +155,11 @@ class Esp:
                         raise BootcdError(f"cannot write {path}: {written} bytes came instead of {size}")
                     step("esp-before-fsync")
                     os.fsync(fd)
+                    step("esp-before-rename")
+                    os.rename(temporary, path)
+                    _sync_renamed(fd)
                 finally:
                     os.close(fd)
-                step("esp-before-rename")
-                os.rename(temporary, path)
         except BaseException as error:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -208,7 +209,12 @@ class Esp:
         path = self.join(relative)
         with translate(f"cannot rename {path}", full=EspFull):
             step("esp-before-rename")
-            os.rename(path, os.path.join(os.path.dirname(path), name))
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                os.rename(path, os.path.join(os.path.dirname(path), name))
+                _sync_renamed(fd)
+            finally:
+                os.close(fd)
             step("esp-after-rename")
             fsync_dir(os.path.dirname(path))
 
@@ -236,6 +242,16 @@ class Esp:
                 os.lstat(self.join(MARKER))
             except FileNotFoundError:
                 self.write(MARKER, [b"type1\n"])
+
+
+def _sync_renamed(fd: int) -> None:
+    """Flush a file that has just got its name.
+
+    On FAT size and first cluster are in the directory, and Linux writes a new name there with neither: they follow with
+    the inode, which no flush of the directory brings along (vfat_rename() in fs/fat/namei_vfat.c, Linux 6.12). Without
+    this, a power cut leaves an empty file under the new name, and the old name is gone.
+    """
+    os.fsync(fd)
 
 
 def is_temporary(name: str) -> bool:
