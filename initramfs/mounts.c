@@ -118,6 +118,11 @@ void leave_workshop(void) {
         die_errno("cannot return to the mount namespace of the system");
 }
 
+void make_writable(const char *path) {
+    struct mount_attr attributes = {.attr_clr = MOUNT_ATTR_RDONLY};
+    (void)syscall(SYS_mount_setattr, AT_FDCWD, path, 0, &attributes, sizeof attributes);
+}
+
 int try_open_beneath(int root, const char *path, int flags, bool links) {
     struct open_how how = {
         .flags = (unsigned)(flags | O_CLOEXEC),

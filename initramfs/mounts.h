@@ -11,6 +11,9 @@ enum { NO_LAYER = -1 };
 int enter_workshop(void);
 void leave_workshop(void);
 
+// Take "read-only" off a mount in the workshop's namespace, as far as it can be: that of its file system stays.
+void make_writable(const char *path);
+
 // Open a directory below another one, as O_PATH. What leads out of `root`, and magic links, are refused.
 // `what` begins the message.
 int open_beneath(int root, const char *path, bool links, const char *what);

@@ -197,6 +197,9 @@ int main(int argc, char *argv[]) {
     heed_volatile(&config, cmdline.volatile_mode);
 
     struct site site = {.workshop = enter_workshop()};
+    // A running system, unlike an initrd, has the physical root mounted read-only, which /etc and /var shall not be.
+    if (options.target != NULL)
+        make_writable(options.sysroot);
     site.sysroot = open(options.sysroot, O_PATH | O_DIRECTORY | O_CLOEXEC); // of the workshop's namespace
     if (site.sysroot < 0 || fstatvfs(site.sysroot, &physical) != 0)
         die_errno("cannot open the physical root %s", options.sysroot);

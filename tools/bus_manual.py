@@ -76,7 +76,8 @@ def method(one: Method) -> Iterator[str]:
     allowed = f"Action: {one.action}." if one.action else "Everybody may call it."
     items = [(f"\\fI{escape(argument.name)}\\fP", argument.doc) for argument in (*one.inputs, *one.outputs)
              if argument.type != "a{sv}" or argument in one.outputs]
-    items += [(f"option \\fB{escape(option.name)}\\fP ({option.type})", _sentence(option.doc))
+    items += [(f"option \\fB{escape(option.name)}\\fP ({option.type})",
+               _sentence(option.doc) + (f" Action: {option.action}." if option.action else ""))
               for option in one.options.values()]
     yield from _entry(f"\\fB{one.name}\\fP ({arguments(one.inputs)}){outputs}", f"{one.doc} {allowed}", items)
 

@@ -33,7 +33,7 @@ function __bootcctl_deployments
     string split ' ' -- 'booted default staged rollback'
     bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
 end
-set -g __bootcctl_valued --algorithm --config --encrypt --esp --esp-size --filesystem --format --image-size --karg --label --name --root-size --root-ssh-authorized-keys --sysroot --xattrs
+set -g __bootcctl_valued --algorithm --config --encrypt --esp --esp-size --filesystem --format --image-size --karg --label --name --root-size --root-ssh-authorized-keys --soft-reboot --sysroot --xattrs
 set -g __bootcctl_groups install etc image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
@@ -68,14 +68,20 @@ complete -c bootcctl -n '__bootcctl_at list' -l json -d 'print the result as JSO
 complete -c bootcctl -n '__bootcctl_at upgrade' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l check -d 'only tell whether there is a newer image; exit status 77 when there is none'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l download-only -d 'stage it, but let a later upgrade make it boot'
+complete -c bootcctl -n '__bootcctl_at upgrade' -l apply -d 'reboot into it now'
+complete -c bootcctl -n '__bootcctl_at upgrade' -l soft-reboot -r -a 'no auto required' -d 'with --apply: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default: no)'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l allow-rejected -d 'take the image even if this machine was rolled back from it'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l background -d 'nobody waits for it: take CPU and disk only when they are idle'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at switch' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at switch' -l download-only -d 'stage it, but let a later upgrade make it boot'
+complete -c bootcctl -n '__bootcctl_at switch' -l apply -d 'reboot into it now'
+complete -c bootcctl -n '__bootcctl_at switch' -l soft-reboot -r -a 'no auto required' -d 'with --apply: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default: no)'
 complete -c bootcctl -n '__bootcctl_at switch' -l background -d 'nobody waits for it: take CPU and disk only when they are idle'
 complete -c bootcctl -n '__bootcctl_at switch' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at rollback' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at rollback' -l apply -d 'reboot into it now'
+complete -c bootcctl -n '__bootcctl_at rollback' -l soft-reboot -r -a 'no auto required' -d 'with --apply: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default: no)'
 complete -c bootcctl -n '__bootcctl_at rollback' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at rollback' -a '(__bootcctl_deployments)'
 complete -c bootcctl -n '__bootcctl_at pin' -s h -l help -d 'show this help message and exit'

@@ -324,6 +324,8 @@ _bootcctl_pin() {
 _bootcctl_rollback() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--apply[reboot into it now]' \
+        '--soft-reboot[with --apply\: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default\: no)]:value:(no auto required)' \
         '--json[print the result as JSON]' \
         '*:deployment:_bootcctl_deployments'
 }
@@ -332,6 +334,8 @@ _bootcctl_switch() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '--download-only[stage it, but let a later upgrade make it boot]' \
+        '--apply[reboot into it now]' \
+        '--soft-reboot[with --apply\: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default\: no)]:value:(no auto required)' \
         '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]' \
         '*:value: '
@@ -342,6 +346,8 @@ _bootcctl_upgrade() {
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '--check[only tell whether there is a newer image; exit status 77 when there is none]' \
         '--download-only[stage it, but let a later upgrade make it boot]' \
+        '--apply[reboot into it now]' \
+        '--soft-reboot[with --apply\: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default\: no)]:value:(no auto required)' \
         '--allow-rejected[take the image even if this machine was rolled back from it]' \
         '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]'

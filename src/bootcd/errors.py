@@ -19,7 +19,7 @@ exit status, so that a script can test for "no space" without knowing which file
     ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge
     ├── RepositoryError       10   RepositoryTooNew, RepositoryConflict, RepositoryDamaged
     ├── Refused               11   NothingStaged, NoRollback, TargetInUse, DeviceInUse, DeviceNotEmpty,
-    │                              RegistryBlocked
+    │                              RegistryBlocked, SoftRebootImpossible, RebootRefused
     ├── AccessError           12   ReadOnly, PermissionDenied
     ├── Unsupported           13   the kernel or file system lacks what is needed
     ├── EtcConflict           14   /etc cannot be merged without a decision
@@ -259,6 +259,20 @@ class DeviceNotEmpty(Refused, advice="--wipe erases all of it; --dry-run shows w
 
 class RegistryBlocked(Refused, advice="Whoever runs this machine blocked it; 'bootcctl doctor' shows which file does."):
     """registries.conf forbids to pull an image from there."""
+
+
+class SoftRebootImpossible(
+    Refused,
+    advice="It boots with the next reboot; --soft-reboot=auto reboots where a soft reboot is not possible.",
+):
+    """What boots next needs another kernel, or systemd cannot do it."""
+
+
+class RebootRefused(
+    Refused,
+    advice="What was done stays, and boots with the next reboot; 'systemd-inhibit --list' shows who holds it back.",
+):
+    """systemd or logind does not reboot the machine."""
 
 
 class AccessError(BootcdError, status=12):

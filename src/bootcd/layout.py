@@ -80,6 +80,9 @@ class Sysroot:
         return self.own_state / "lock"
 
 
+SOFT_REBOOT = Path("/run/bootcd/soft-reboot")
+"""The kernel command line of the deployment that a soft reboot enters, from the order until it is obeyed."""
+
 IMAGE_REF_PREFIX = "bootcd/"
 """`images/refs/bootcd/<id>` keeps a deployment's image and objects from any collector."""
 

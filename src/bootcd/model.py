@@ -18,6 +18,8 @@ FILESYSTEMS = ("ext4", "btrfs")
 """What the root partition of a new disk can have."""
 ENCRYPTIONS = ("none", "recovery-key", "tpm2")
 """How a new disk can be encrypted."""
+SOFT_REBOOTS = ("no", "auto", "required")
+"""Whether a reboot may keep the kernel: never, where that comes to the same, or in any case or not at all."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")

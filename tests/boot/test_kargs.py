@@ -13,6 +13,7 @@ from bootcd.boot.kargs import (
     ComposefsKarg,
     check_machine_kargs,
     choose_karg,
+    differing,
     find_kargs,
     image_kargs,
     karg_for,
@@ -25,6 +26,18 @@ from bootcd.formats.fsverity import Algorithm
 from bootcd.formats.tree import Directory, RegularFile
 
 D256, D512 = b"\xab" * 32, b"\xcd" * 64
+
+
+@pytest.mark.parametrize(("running", "wanted", "expected"), [
+    ("a b", "b a", []),
+    ("initrd=\\x a composefs=1", "a composefs.digest=v1-2", []),
+    ("BOOT_IMAGE=/x a", "a b", ["b"]),
+    ("a a b", "a b", ["a"]),
+    ('x="1 2" y', 'x="1 3" y', ['x="1 2"', 'x="1 3"']),
+    ("", "", []),
+])
+def test_differing(running: str, wanted: str, expected: list[str]) -> None:
+    assert differing(running, wanted) == expected
 
 
 @pytest.mark.parametrize(("digest", "version", "secure", "karg"), [

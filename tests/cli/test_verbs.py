@@ -138,7 +138,7 @@ def test_json(machine: Machine) -> None:
                               "warnings"]
     assert shape(status["deployments"]) == [deployment, deployment]
     assert shape(machine("list", "--json").json) == [deployment, deployment]
-    change = ["collected", "deployment", "message", "outcome", "pull"]
+    change = ["collected", "deployment", "message", "outcome", "pull", "reboot"]
     assert sorted(machine("pin", "default", "--label", "x", "--json").json) == change
     assert machine("unpin", "x", "--json").json["outcome"] == "unpinned"
     assert machine("upgrade", "--json").json["outcome"] == "unchanged"

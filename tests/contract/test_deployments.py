@@ -103,6 +103,26 @@ def test_upgrade_adds_an_entry_that_counts_its_boots(world: World) -> None:
     assert world.kernels() == [first.boot_digest]
 
 
+@pytest.mark.parametrize("soft", ["no", "auto", "required"])
+def test_nothing_is_applied_where_nothing_runs(world: World, soft: str) -> None:
+    world.install(os_image("1.0"))
+    world.publish(os_image("1.1"))
+    for request in (lambda: world.host.upgrade(apply=True, soft_reboot=soft),
+                    lambda: world.host.switch(world.image, apply=True, soft_reboot=soft),
+                    lambda: world.host.rollback(apply=True, soft_reboot=soft)):
+        with pytest.raises(Refused, match="nothing to reboot"):
+            request()
+    assert world.versions() == ["1.0"]
+
+
+def test_a_soft_reboot_is_a_way_to_apply(world: World) -> None:
+    world.install(os_image("1.0"))
+    with pytest.raises(UsageError, match="way to apply"):
+        world.host.upgrade(soft_reboot="auto")
+    with pytest.raises(UsageError, match="not 'perhaps'"):
+        world.host.upgrade(apply=True, soft_reboot="perhaps")
+
+
 def test_upgrade_fetches_only_what_is_new(world: World) -> None:
     world.install(os_image("1.0"))
     world.publish(os_image("1.1"))
@@ -443,8 +463,9 @@ def sealed(version: str, digest: str, extra: Iterable[Entry] = ()) -> ImageBuild
     uki = make_pe({".linux": b"kernel", ".initrd": b"initrd",
                    ".cmdline": f"composefs.digest=?v1-sha512-12:{digest} quiet".encode()})
     return os_image(version, [Dir("boot/EFI"), Dir("boot/EFI/Linux"), File("boot/EFI/Linux/os.efi", uki),
-                              Dir("boot/EFI/Linux/os.efi.extra.d"),
-                              File("boot/EFI/Linux/os.efi.extra.d/debug.addon.efi", b"MZ addon"), *extra])
+                              Dir("boot/EFI/Linux/os.efi.extra.d"), File(
+                                  "boot/EFI/Linux/os.efi.extra.d/debug.addon.efi", make_pe({".cmdline": b"debug"})),
+                              *extra])
 
 
 def test_a_uki_is_taken_if_it_carries_the_digest_of_its_image(world: World) -> None:
@@ -463,6 +484,7 @@ def test_a_uki_is_taken_if_it_carries_the_digest_of_its_image(world: World) -> N
     entry = (world.esp / "loader/entries" / world.entries()[-1]).read_text()
     assert f"/EFI/bootcd/{digest}.efi" in entry
     assert "options" not in entry
+    assert deployment.options == f"composefs.digest=?v1-sha512-12:{digest} quiet debug", "of the UKI and its addon"
     assert world.host.status().chain.sealed is True  # type: ignore[union-attr]
 
 
@@ -586,8 +608,9 @@ def test_a_uki_that_was_signed_anew_is_installed(world: World) -> None:
     world.publish(sealed("1.0", "0" * 128))
     digest = world.host.image_pull(world.image, name="probe", bootable=True).image.boot_id
     world.upgrade(sealed("1.0", digest))
-    again = sealed("1.0", digest, [Whiteout("boot/EFI/Linux/os.efi.extra.d/debug.addon.efi"),
-                                   File("boot/EFI/Linux/os.efi.extra.d/quiet.addon.efi", b"MZ other")])
+    addons = "boot/EFI/Linux/os.efi.extra.d"
+    again = sealed("1.0", digest, [Whiteout(f"{addons}/debug.addon.efi"),
+                                   File(f"{addons}/quiet.addon.efi", make_pe({".cmdline": b"other"}))])
     assert world.upgrade(again).id == digest
     assert (world.esp / f"EFI/bootcd/{digest}.efi.extra.d/quiet.addon.efi").exists()
 

@@ -24,7 +24,7 @@ def sealed(version: str, cmdline: str) -> ImageBuilder:
     uki = make_pe({".linux": b"kernel", ".initrd": b"initrd", ".cmdline": cmdline.encode()})
     return os_image(version, [Dir("boot/EFI"), Dir("boot/EFI/Linux"), File("boot/EFI/Linux/os.efi", uki),
                               Dir("boot/EFI/Linux/os.efi.extra.d"),
-                              File("boot/EFI/Linux/os.efi.extra.d/debug.addon.efi", b"MZ addon")])
+                              File("boot/EFI/Linux/os.efi.extra.d/debug.addon.efi", make_pe({".cmdline": b"debug"}))])
 
 
 def karg(digest: str) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from bootcd.daemon.manager import awaited
 from bootcd.daemon.notices import Notices
 from bootcd.ops.results import DeploymentInfo, EtcChanges, LastResult, Status
 
@@ -35,7 +34,7 @@ def status(*deployments: DeploymentInfo) -> Status:
     ([], None),
 ], ids=["settled", "staged", "only-downloaded", "rolled-back", "boot-partition-unreadable", "nothing-runs", "empty"])
 def test_what_a_reboot_would_bring(deployments: list[DeploymentInfo], expected: str | None) -> None:
-    found = awaited(status(*deployments))
+    found = status(*deployments).awaited()
     assert (found.version if found is not None else None) == expected
 
 

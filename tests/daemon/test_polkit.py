@@ -134,6 +134,26 @@ def noticed(service: Service) -> asyncio.Event:
 
 @needs_users
 @needs_polkit
+def test_an_option_may_need_a_right_of_its_own(bus: SystemBus) -> None:
+    rules = """polkit.addRule(function(action, subject) {
+        return action.id == "org.bootcd1.reboot" ? polkit.Result.NO : polkit.Result.YES;
+    });\n"""
+
+    async def main() -> None:
+        async with serving(bus) as service:
+            assert await service.ask("Upgrade", "{'apply': <true>}") == DENIED
+            assert await service.ask("Rollback", "", "{'apply': <true>, 'soft-reboot': <'auto'>}") == DENIED
+            assert await service.ask("Rollback", "{'apply': <true>}", path="/org/bootcd1/deployment/abcd",
+                                     interface=DEPLOYMENT.name) == DENIED
+            assert service.allowed == []
+            assert await service.ask("Upgrade", "{'apply': <false>, 'allow-rejected': <true>}") == ""
+
+    with Polkit(bus, rules):
+        asyncio.run(main())
+
+
+@needs_users
+@needs_polkit
 def test_polkit_decides(bus: SystemBus, caplog: pytest.LogCaptureFixture) -> None:
     rules = """polkit.addRule(function(action, subject) {
         if (subject.user != "nobody") return polkit.Result.NO;
@@ -549,7 +569,8 @@ def actions() -> dict[str, ElementTree.Element]:
 
 
 def test_the_policy_has_the_actions_of_the_interfaces() -> None:
-    used = {method.action for interface in INTERFACES for method in interface.methods.values()} - {""}
+    methods = [method for interface in INTERFACES for method in interface.methods.values()]
+    used = {one.action for method in methods for one in (method, *method.options.values())} - {""}
     assert used
     assert actions().keys() == used
 

@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootcd.daemon.wire import Typed, encode
@@ -28,6 +28,7 @@ def plain(value: Any) -> Any:
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @given(data=st.data())
+@settings(deadline=None)
 def test_a_client_gets_back_what_was_sent(kind: type[Any], data: st.DataObject) -> None:
     result = data.draw(st.builds(kind))
     carried = results.from_json(kind, as_carried(json.loads(json.dumps(results.to_json(result)))))
@@ -56,6 +57,7 @@ def test_types() -> None:
     assert sent == {
         "outcome": Typed("s", "pinned"), "message": Typed("s", "Done."),
         "pull": Typed("a{sv}", encode(results.PullStats(layers=3))),
+        "reboot": Typed("s", ""),
     }
     assert encode(results.PullStats(layers=3))["layers"] == Typed("t", 3)
     assert encode(results.EtcChanges(added=("/etc/x",)))["added"] == Typed("as", ["/etc/x"])

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,9 @@ SCRIPTS = {
     "script": Path("usr/share/initramfs-tools/scripts/local-bottom/bootcd"),
     "mkinitcpio": LIB / "initcpio/install/bootcd",
     "latehook": LIB / "initcpio/hooks/bootcd",
+    "next-root": LIB / "bootcd/bootcd-next-root",
 }
+DROP_IN = LIB / "systemd/system/bootcd-finalize-staged.service.d/10-soft-reboot.conf"
 UNIT = LIB / "systemd/system/bootcd-setup-root.service"
 PROGRAM = LIB / "bootcd/bootcd-setup-root"
 
@@ -42,7 +45,8 @@ def test_all_parts_name_the_installed_program(tree: Path) -> None:
         text = (tree / path).read_text()
         assert f"/{PROGRAM}" in text, path
         assert not re.search(r"@\w+@", text), path
-    for name in ("dracut", "hook", "script"):
+    assert f"/{SCRIPTS['next-root']}\n" in (tree / DROP_IN).read_text()
+    for name in ("dracut", "hook", "script", "next-root"):
         assert os.access(tree / SCRIPTS[name], os.X_OK)
 
 
@@ -68,7 +72,8 @@ def test_the_program_is_small() -> None:
 
 
 @pytest.mark.parametrize(("name", "shell"), [
-    ("dracut", "bash"), ("hook", "sh"), ("script", "sh"), ("mkinitcpio", "bash"), ("latehook", "sh")])
+    ("dracut", "bash"), ("hook", "sh"), ("script", "sh"), ("mkinitcpio", "bash"), ("latehook", "sh"),
+    ("next-root", "sh")])
 def test_scripts_can_be_parsed(tree: Path, name: str, shell: str) -> None:
     done = subprocess.run([shell, "-n", tree / SCRIPTS[name]], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -111,6 +116,47 @@ def test_scripts_start_it_when_it_is_asked_for_until_it_succeeds(
                           env=os.environ | {"rootmnt": "/new_root"})
     wanted = "program --sysroot=/new_root\n"
     assert (done.returncode, done.stdout) == (0, f"{wanted}panic\n{wanted}" if started else ""), done.stderr
+
+
+@pytest.fixture
+def next_root(tree: Path, tmp_path: Path) -> Callable[[], int]:
+    """Runs what the drop-in runs, with a directory for /run and a program that says how it was called."""
+    program = tmp_path / "program"
+    program.write_text(f'#!/bin/sh\necho "$*" >{tmp_path}/called\nexec test ! -e {tmp_path}/fail\n')
+    program.chmod(0o755)
+    script = (tree / SCRIPTS["next-root"]).read_text().replace(f"/{PROGRAM}", str(program))
+    (tmp_path / "run/bootcd").mkdir(parents=True)
+    for name in ("bootcd/motd", "bootcd/staged", "reboot-required"):
+        (tmp_path / "run" / name).touch()
+    command = ["sh", "-u", "-c", script.replace("/run/", f"{tmp_path}/run/")]
+    return lambda: subprocess.run(command, check=False).returncode
+
+
+def test_no_soft_reboot_that_nobody_ordered(next_root: Callable[[], int], tmp_path: Path) -> None:
+    assert next_root() == 0
+    assert not (tmp_path / "called").exists()
+    assert (tmp_path / "run/bootcd/staged").exists()
+
+
+@pytest.mark.parametrize("others", ["", "linux-image\n"])
+def test_the_next_root_is_mounted_and_nothing_waits_for_a_reboot_any_more(
+    next_root: Callable[[], int], tmp_path: Path, others: str,
+) -> None:
+    run = tmp_path / "run"
+    (run / "bootcd/soft-reboot").touch()
+    (run / "reboot-required.pkgs").write_text(f"bootcd\n{others}")
+    assert next_root() == 0
+    assert (tmp_path / "called").read_text() == f"--target={run}/nextroot --cmdline={run}/bootcd/soft-reboot\n"
+    assert list((run / "bootcd").iterdir()) == []
+    assert sorted(path.name for path in run.glob("reboot-required*")) == (
+        ["reboot-required", "reboot-required.pkgs"] if others else [])
+
+
+def test_a_next_root_that_cannot_be_mounted_is_not_tried_again(next_root: Callable[[], int], tmp_path: Path) -> None:
+    (tmp_path / "run/bootcd/soft-reboot").touch()
+    (tmp_path / "fail").touch()
+    assert next_root() == 1
+    assert sorted(path.name for path in (tmp_path / "run/bootcd").iterdir()) == ["motd", "staged"]
 
 
 def test_systemd_understands_the_unit(tree: Path, tmp_path: Path) -> None:

@@ -469,12 +469,27 @@ def test_bad_options(machine: Machine, option: str, words: list[str]) -> None:
     machine.refuses(*words)
 
 
-def test_a_physical_root_that_is_read_only(machine: Machine) -> None:
+def test_a_physical_root_that_is_mounted_read_only(machine: Machine) -> None:
+    """As on a running system, which prepares a soft reboot."""
     for action in (["mount", "--bind", machine.sysroot, machine.sysroot],
                    ["mount", "-o", "remount,bind,ro", machine.sysroot]):
         assert machine.namespace.run(*action).returncode == 0
+    root = machine.boot()
+    (root / "etc/new").write_text("x")
+    assert (machine.state / "etc/new").read_text() == "x"
+    for place in (root / "sysroot", machine.namespace.path(machine.sysroot)):
+        with pytest.raises(OSError, match="Read-only"):
+            (place / "new").touch()
+
+
+def test_a_physical_root_whose_file_system_is_read_only(machine: Machine) -> None:
+    kept = machine.sysroot.rename(machine.directory / "kept")
+    machine.sysroot.mkdir()
+    for action in (["mount", "-t", "tmpfs", "tmpfs", machine.sysroot], ["cp", "-a", f"{kept}/.", machine.sysroot],
+                   ["mount", "-o", "remount,ro", machine.sysroot]):
+        assert machine.namespace.run(*action).returncode == 0
     done = machine.run()
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
     assert "the kernel argument rw is missing" in done.stderr.splitlines()[0]
 
 

@@ -170,10 +170,11 @@ class VirtualMachine:
             raise self._error(f"still on after {timeout:.0f} s") from None
         self.cut()
 
-    def reboot(self, timeout: float = BOOT_SECONDS) -> None:
-        """Shut down in order, and wait until the machine is up again. Raises MachineError."""
+    def reboot(self, timeout: float = BOOT_SECONDS, *, by: str = "systemctl reboot") -> None:
+        """Shut down in order, and wait until the machine is up again, by a soft reboot or a whole one. Raises
+        MachineError."""
         self._since = time.monotonic()
-        self._send("systemctl reboot")
+        self._send(by)
         self.wait(timeout)
 
     def wait(self, timeout: float = BOOT_SECONDS) -> None:

@@ -14,7 +14,7 @@ from bootcd.layout import Sysroot
 from bootcd.model import SilentProgress
 from bootcd.ops import collect, health, keep, status, update
 from bootcd.ops.machine import Machine
-from bootcd.ops.results import Status
+from bootcd.ops.results import DeploymentInfo, Status
 from kit.os_images import os_image
 
 
@@ -48,6 +48,11 @@ class World:
 
     def roles(self) -> dict[str, tuple[str, ...]]:
         return {info.version: info.roles for info in self.status().deployments}
+
+    def info(self, role: str) -> DeploymentInfo:
+        found = self.status().with_role(role)
+        assert found is not None
+        return found
 
     def upgrade(self, version: str) -> str:
         self.publish(version)

@@ -11,6 +11,7 @@ import faulthandler
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,6 +37,8 @@ ExecStart=sh -c 'sleep 10; exit 1'
 ]
 """A check as systemd.special(7) wants it before boot-complete.target, which says that the machine is not well."""
 ENTRIES = "ls /boot/loader/entries"
+BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
+"""Another one each time that a kernel starts."""
 
 
 @pytest.fixture(scope="module")
@@ -148,22 +151,57 @@ def test_the_daemon_upgrades_from_the_registry(room: Room, machine: VirtualMachi
     assert "Downloading 1 of 3 layers" in said
     assert deployment(machine, "staged")["version"] == "2.0"
     assert deployment(machine, "default")["version"] == "1.0"
+
+
+def test_a_soft_reboot_enters_it(machine: VirtualMachine) -> None:
+    """With the kernel that runs: both versions have the same."""
+    kernel = machine.check(BOOT_ID)
+    machine.check("echo late >/etc/late")
+    machine.reboot(by="bootcctl upgrade --apply --soft-reboot=required")
+    assert version(machine) == "2.0"
+    assert machine.check(BOOT_ID) == kernel
+    settle(machine)
+    looks_like_2_0(machine)
+    booted = deployment(machine, "booted")
+    assert f"{booted['id']}" not in machine.check("cat /proc/cmdline")
+    root = machine.check("findmnt --noheadings --output SOURCE,OPTIONS /")
+    assert root.split()[0] == f"composefs:{booted['id']}"
+    assert "verity=require" in root.split()[1].split(",")
+    machine.check("touch /etc/writable /var/writable && ! touch /usr/writable && ! touch /sysroot/writable")
+    assert f"bootcd-{booted['generation']:010}-{booted['id'][:12]}+3.conf" in machine.check(ENTRIES).split()
+    assert machine.check("ls -A /run/bootcd; ls /run/reboot-required* 2>/dev/null; true") == ""
+    assert status(machine)["warnings"] == []
+    assert machine.check("systemctl --failed --no-legend --plain") == ""
+
+
+def test_a_soft_reboot_is_refused_where_the_kernel_would_have_to_start(room: Room, machine: VirtualMachine) -> None:
+    done = machine.run(f"bootcctl switch --apply --soft-reboot=required {room.reference('panic')}")
+    assert done.status == 11
+    assert "it has other kernel arguments (rdinit=/nowhere)" in done.output
+    machine.check("bootcctl unstage && bootcctl cleanup")
+
+
+def test_a_reboot_boots_what_was_entered(machine: VirtualMachine) -> None:
     machine.reboot()
     assert version(machine) == "2.0"
     settle(machine)
-    booted = deployment(machine, "booted")
-    assert (booted["version"], booted["roles"], booted["health"]) == ("2.0", ["booted", "default"], "good")
-    assert machine.check("cat /etc/mine") == "mine\n"
-    assert machine.check("cat /etc/version.conf") == "1.0\nchanged\n"
-    assert booted["etc"]["both-changed"] == ["version.conf"]
+    booted = looks_like_2_0(machine)
     entries = machine.check(ENTRIES).split()
     assert f"bootcd-{booted['generation']:010}-{booted['id'][:12]}.conf" in entries, "the counter is off"
 
 
+def looks_like_2_0(machine: VirtualMachine) -> dict[str, Any]:
+    """It runs, is well, boots next, and has the machine's /etc."""
+    booted = deployment(machine, "booted")
+    assert (booted["version"], booted["roles"], booted["health"]) == ("2.0", ["booted", "default"], "good")
+    assert machine.check("cat /etc/mine /etc/late") == "mine\nlate\n"
+    assert machine.check("cat /etc/version.conf") == "1.0\nchanged\n"
+    assert booted["etc"]["both-changed"] == ["version.conf"]
+    return booted
+
+
 def test_rollback_goes_back(machine: VirtualMachine) -> None:
-    machine.check("bootcctl rollback")
-    assert deployment(machine, "default")["version"] == "1.0"
-    machine.reboot()
+    machine.reboot(by="bootcctl rollback --apply")
     assert version(machine) == "1.0"
     settle(machine)
     assert deployment(machine, "booted")["roles"] == ["booted", "default"]

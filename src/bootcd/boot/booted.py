@@ -34,6 +34,15 @@ def booted_id(mountinfo: str, cmdline: str) -> str | None:
     return named[0].digest.hex() if named else None
 
 
+def by_soft_reboot(deployment_id: str, cmdline: str) -> bool:
+    """Whether the running deployment was entered by a soft reboot: the kernel was started with another one."""
+    try:
+        named = find_kargs(cmdline)
+    except BootEntryError:
+        return False
+    return bool(named) and all(karg.digest.hex() != deployment_id for karg in named)
+
+
 def read_booted(sysroot: str | os.PathLike[str]) -> str | None:
     """The deployment that runs, if `sysroot` is the physical root of the running system."""
     try:
@@ -42,5 +51,11 @@ def read_booted(sysroot: str | os.PathLike[str]) -> str | None:
         return None
     if not own:
         return None
-    with translate("cannot read /proc"), open("/proc/self/mountinfo") as mounts, open("/proc/cmdline") as cmdline:
-        return booted_id(mounts.read(), cmdline.read())
+    with translate("cannot read /proc"), open("/proc/self/mountinfo") as mounts:
+        return booted_id(mounts.read(), read_cmdline())
+
+
+def read_cmdline() -> str:
+    """That of the running kernel."""
+    with translate("cannot read /proc/cmdline"), open("/proc/cmdline", errors="surrogateescape") as file:
+        return file.read()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -33,6 +34,7 @@ MAX_KARGS = 2048
 
 DIGEST_KEY = "composefs.digest="
 LEGACY_KEY = "composefs="
+_LOADER_KEYS = ("initrd=", "BOOT_IMAGE=")
 
 _TOKEN = re.compile(r'(?:"[^"]*(?:"|$)|[^ \t\n\r\f\v"])+')
 _DIGEST = re.compile(r"v([12])-(sha256|sha512)-12:([0-9a-fA-F]+)")
@@ -76,6 +78,11 @@ def split_cmdline(cmdline: str) -> list[str]:
     return _TOKEN.findall(cmdline)
 
 
+def join_cmdline(cmdline: str) -> str:
+    """The same arguments on one line, with single blanks between them."""
+    return " ".join(split_cmdline(cmdline))
+
+
 def is_composefs(argument: str) -> bool:
     """Whether an argument names an image, well-formed or not, or would if somebody took its quotes away."""
     return argument.replace('"', "").startswith((DIGEST_KEY, LEGACY_KEY))
@@ -113,6 +120,19 @@ def choose_karg(cmdline: str, algorithm: Algorithm) -> ComposefsKarg | None:
             if karg is not None and karg.algorithm is algorithm:
                 return karg
     return next((parse_karg(argument) for argument in arguments if argument.startswith(LEGACY_KEY)), None)
+
+
+def differing(running: str, wanted: str) -> list[str]:
+    """The arguments that only one of two command lines has, whatever their order; but for those that name an image, and
+    those that boot loaders add."""
+    counts = Counter(_own(running))
+    counts.subtract(Counter(_own(wanted)))
+    return [argument for argument, count in counts.items() if count]
+
+
+def _own(cmdline: str) -> list[str]:
+    return [argument for argument in split_cmdline(cmdline)
+            if not is_composefs(argument) and not argument.startswith(_LOADER_KEYS)]
 
 
 def image_kargs(root: Directory, read_file: Callable[[RegularFile], bytes], architecture: str) -> list[str]:

@@ -108,21 +108,24 @@ class BusHost:
     def check(self) -> CheckResult:
         return _result(CheckResult, self._job("check", "Check", self._options))
 
-    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False) -> ChangeResult:
-        options = self._options | ({"allow-rejected": True} if allow_rejected else {})
+    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, apply: bool = False,
+                soft_reboot: str = "no") -> ChangeResult:
+        options = self._options | ({"allow-rejected": True} if allow_rejected else {}) | _applying(apply, soft_reboot)
         return _result(ChangeResult, self._job("upgrade", "Download" if download_only else "Upgrade", options))
 
-    def switch(self, image: str, *, download_only: bool = False) -> ChangeResult:
-        options = self._options | ({"download-only": True} if download_only else {})
+    def switch(self, image: str, *, download_only: bool = False, apply: bool = False,
+               soft_reboot: str = "no") -> ChangeResult:
+        options = self._options | ({"download-only": True} if download_only else {}) | _applying(apply, soft_reboot)
         return _result(ChangeResult, self._job("switch", "Switch", _absolute(image), options))
 
     def finalize(self) -> ChangeResult:
         return _result(ChangeResult, self._job("finalize", "Finalize", {}))
 
-    def rollback(self, deployment: str | None = None) -> ChangeResult:
+    def rollback(self, deployment: str | None = None, *, apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
         if deployment == "":  # which over the bus means the previous one
             raise DeploymentNotFound("no deployment is called ''")
-        return _result(ChangeResult, self._job("rollback", "Rollback", deployment or "", {}))
+        return _result(ChangeResult, self._job("rollback", "Rollback", deployment or "",
+                                               _applying(apply, soft_reboot)))
 
     def pin(self, deployment: str, label: str = "") -> ChangeResult:
         return _result(ChangeResult, self._job("pin", "Pin", deployment, {"label": label} if label else {}))
@@ -284,6 +287,10 @@ def _result(kind: type[T], document: object) -> T:
 def _nonsense(what: str) -> BootcdError:
     return FormatError(f"bootcd answered what bootcctl does not understand: {what}",
                        advice="They are of different versions; 'systemctl restart bootcd' brings them together.")
+
+
+def _applying(apply: bool, soft_reboot: str) -> dict[str, Any]:
+    return ({"apply": True} if apply else {}) | ({"soft-reboot": soft_reboot} if soft_reboot != "no" else {})
 
 
 def _absolute(image: str) -> str:

@@ -41,15 +41,18 @@ def upgrade(options: Namespace) -> int:
         raise UsageError("an image that is only downloaded is not taken yet",
                          advice="Leave one of --download-only and --allow-rejected out.")
     return _change(options, lambda machine: machine.upgrade(
-        download_only=options.download_only, allow_rejected=options.allow_rejected))
+        download_only=options.download_only, allow_rejected=options.allow_rejected, apply=options.apply,
+        soft_reboot=options.soft_reboot))
 
 
 def switch(options: Namespace) -> int:
-    return _change(options, lambda machine: machine.switch(options.image, download_only=options.download_only))
+    return _change(options, lambda machine: machine.switch(
+        options.image, download_only=options.download_only, apply=options.apply, soft_reboot=options.soft_reboot))
 
 
 def rollback(options: Namespace) -> int:
-    return _change(options, lambda machine: machine.rollback(options.deployment))
+    return _change(options, lambda machine: machine.rollback(
+        options.deployment, apply=options.apply, soft_reboot=options.soft_reboot))
 
 
 def pin(options: Namespace) -> int:

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from .. import __version__
-from ..model import ENCRYPTIONS, FILESYSTEMS
+from ..model import ENCRYPTIONS, FILESYSTEMS, SOFT_REBOOTS
 
 _EPILOG = "Exit status and all details: man bootcctl."
 
@@ -49,17 +49,21 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--check", action="store_true",
                      help="only tell whether there is a newer image; exit status 77 when there is none")
     how.add_argument("--download-only", action="store_true", help="stage it, but let a later upgrade make it boot")
+    _apply(upgrade, how)
     upgrade.add_argument("--allow-rejected", action="store_true",
                          help="take the image even if this machine was rolled back from it")
     _background(upgrade)
     _json(upgrade)
     switch = verb("switch", "commands:switch", "follow another image reference from now on")
     switch.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
-    switch.add_argument("--download-only", action="store_true", help="stage it, but let a later upgrade make it boot")
+    how = switch.add_mutually_exclusive_group()
+    how.add_argument("--download-only", action="store_true", help="stage it, but let a later upgrade make it boot")
+    _apply(switch, how)
     _background(switch)
     _json(switch)
     rollback = verb("rollback", "commands:rollback", "make another deployment the one that boots")
     rollback.add_argument("deployment", metavar="DEPLOYMENT", nargs="?", help=f"default: the previous one; {_WHICH}")
+    _apply(rollback, rollback)
     _json(rollback)
     pin = verb("pin", "commands:pin", "keep a deployment, whatever the keep policy says")
     pin.add_argument("deployment", metavar="DEPLOYMENT", help=_WHICH)
@@ -204,6 +208,12 @@ def _everywhere(parser: argparse.ArgumentParser, *, hidden: bool = False) -> Non
     ):
         options: dict[str, Any] = {**kind, "default": argparse.SUPPRESS, "help": argparse.SUPPRESS if hidden else help}
         parser.add_argument(*names, **options)
+
+
+def _apply(parser: argparse.ArgumentParser, how: Any) -> None:
+    how.add_argument("--apply", action="store_true", help="reboot into it now")
+    parser.add_argument("--soft-reboot", choices=SOFT_REBOOTS, default="no", help="with --apply: keep the kernel "
+                        "running if that comes to the same as a reboot, or do not reboot at all (default: %(default)s)")
 
 
 def _background(parser: argparse.ArgumentParser) -> None:

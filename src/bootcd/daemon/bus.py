@@ -279,7 +279,7 @@ class Bus:
             else:
                 interactive = bool(message.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION)
                 call = Call(message.sender, message.path, target.interface.name, message.member, arguments, interactive)
-                work = partial(self._handle, target.exported.handlers[message.member], call, target.method.action)
+                work = partial(self._handle, target.exported.handlers[message.member], call, target.actions(arguments))
         except Exception as error:
             self._refuse(message, error)
         else:
@@ -309,8 +309,8 @@ class Bus:
         if not self._unfinished[sender]:
             del self._unfinished[sender]
 
-    async def _handle(self, handler: Handler, call: Call, action: str) -> Sequence[Any]:
-        if action:
+    async def _handle(self, handler: Handler, call: Call, actions: Sequence[str]) -> Sequence[Any]:
+        for action in actions:
             await self._ask(call, action)
         return await handler(call)
 

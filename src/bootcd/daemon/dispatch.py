@@ -77,6 +77,10 @@ class Target:
             _check_options(self.method, body[-1])
         return taken
 
+    def actions(self, arguments: tuple[Any, ...]) -> tuple[str, ...]:
+        """What a call with these arguments needs the right for."""
+        return self.method.actions(arguments[-1] if self.method.in_signature.endswith(OPTIONS) else {})
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:

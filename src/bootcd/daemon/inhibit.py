@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps the machine from being shut down or put to sleep while boot entries are switched.
+"""Keeps the machine from being shut down or put to sleep while boot entries are switched, and a reboot that was asked
+of us from coming before we have answered.
 
-The lock is logind's, in mode "block", and held for that moment only: a download must never stop a shutdown. It is a
-safety belt and not what correctness rests on, for a power cut does not ask either; where logind is absent or slow, the
-switch goes on without it after `PATIENCE`.
+The lock is logind's, in mode "block" or "delay", and held for that moment only: a download must never stop a shutdown.
+It is a safety belt and not what correctness rests on, for a power cut does not ask either; where logind is absent or
+slow, the switch goes on without it after `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ log = logging.getLogger(__name__)
 WHAT = "shutdown:sleep"
 WHO = "bootcd"
 WHY = "The operating system that boots next is being changed."
-MODE = "block"
+BLOCK = "block"
+DELAY = "delay"
+"""Holds a shutdown back for five seconds at most (InhibitDelayMaxSec= of logind.conf(5))."""
 
 PATIENCE = 1.0
 """Seconds that a switch waits for the lock."""
@@ -33,9 +36,10 @@ class Inhibitor:
     `acquire` and `release` are for code that cannot wait. Releasing wins over an acquisition that is under way.
     """
 
-    def __init__(self, address: str | None = None) -> None:
+    def __init__(self, address: str | None = None, mode: str = BLOCK) -> None:
         """`address` is that of the bus where logind is; None means the system bus."""
         self._address = address
+        self._mode = mode
         self._wanted = False
         self._fd: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -74,7 +78,7 @@ class Inhibitor:
         self.release()
 
     async def _take(self) -> None:
-        fd = await inhibit(self._address, WHAT, WHO, WHY, MODE, timeout=PATIENCE)
+        fd = await inhibit(self._address, WHAT, WHO, WHY, self._mode, timeout=PATIENCE)
         if fd is None:
             return
         if self._wanted and self._fd is None:

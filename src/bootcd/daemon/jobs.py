@@ -24,7 +24,7 @@ from ..ops.results import LastResult, from_json
 from . import wire
 from .bus import Bus
 from .exports import Call, Exported
-from .inhibit import Inhibitor
+from .inhibit import DELAY, Inhibitor
 from .interfaces import JOB, ROOT
 from .throttle import Throttle
 from .verbs import Arguments, Verb
@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 LINGER = 30.0
 MAX_ENDED = 64
 """Jobs that are over and still have an object; the oldest goes earlier than it should when there are more."""
+FAREWELL = 1.0
+"""Seconds in which the caller of a job that reboots the machine can read how it went."""
 MAX_READERS = 4
 """Jobs of one user that change nothing and run at the same time."""
 CANCELLED = Interrupted.bus_name()
@@ -260,7 +262,10 @@ class Jobs:
 
     async def _run(self, job: Job) -> None:
         watch = asyncio.get_running_loop().create_task(self._watch(job))
+        farewell = Inhibitor(mode=DELAY)
         try:
+            if job.request.arguments.get("apply"):
+                await farewell.take()
             outcome = await job.run()
         except Exception as error:  # whatever it is, the job must not run for ever
             log.exception("job %d went wrong", job.number)
@@ -273,6 +278,7 @@ class Jobs:
             log.exception("the end of job %d cannot be told", job.number)
         self._changed()
         self._forget_later(job)
+        asyncio.get_running_loop().call_later(FAREWELL, farewell.release)
 
     async def _watch(self, job: Job) -> None:
         await self._bus.vanished(job.starter.sender)

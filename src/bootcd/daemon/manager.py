@@ -11,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..errors import UsageError
 from ..model import ImageReference
-from ..ops.results import DeploymentInfo, ImageInfo, Status, from_json
+from ..ops.results import ImageInfo, Status, from_json
 from . import wire
 from .bus import Bus
 from .deployments import Deployments, path_of
@@ -121,27 +121,12 @@ def _check_reference(text: str) -> None:
         raise UsageError(f"the path in '{text}' is not absolute")
 
 
-def awaited(status: Status) -> DeploymentInfo | None:
-    """The deployment that a reboot would bring: another one than the running one boots next, or will after shutdown."""
-    booted, staged, default = (_with_role(status, role) for role in ("booted", "staged", "default"))
-    if booted is None:
-        return None
-    if staged is not None and not staged.download_only:
-        return staged
-    # Where the boot partition cannot be read, nothing is known to be the default.
-    return default if default is not None and default.id != booted.id else None
-
-
-def _with_role(status: Status, role: str) -> DeploymentInfo | None:
-    return next((info for info in status.deployments if role in info.roles), None)
-
-
 def _properties(status: Status) -> dict[str, Any]:
     def path(role: str) -> str:
-        info = _with_role(status, role)
+        info = status.with_role(role)
         return path_of(info.id) if info is not None else NOTHING
 
-    tracked = _with_role(status, "staged") or _with_role(status, "booted") or _with_role(status, "default")
+    tracked = status.with_role("staged") or status.with_role("booted") or status.with_role("default")
     update = {} if status.update is None else {**wire.encode(status.update),
                                                "time": wire.Typed("s", status.update_time)}
     return {
@@ -149,7 +134,7 @@ def _properties(status: Status) -> dict[str, Any]:
         "Booted": path("booted"), "Staged": path("staged"), "Default": path("default"), "Rollback": path("rollback"),
         "Pinned": [path_of(info.id) for info in status.deployments if info.pins],
         "TrackedImage": tracked.image if tracked is not None else "",
-        "CachedUpdate": update, "RebootRequired": awaited(status) is not None,
+        "CachedUpdate": update, "RebootRequired": status.awaited() is not None,
         "LastResult": {} if status.last is None else wire.encode(status.last),
         "Chain": {} if status.chain is None else wire.encode(status.chain),
         "Unfinished": status.unfinished, "Warnings": list(status.warnings),

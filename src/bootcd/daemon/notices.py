@@ -13,7 +13,6 @@ import os
 from pathlib import Path
 
 from ..ops.results import Status
-from .manager import awaited
 from .wire import line
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ class Notices:
         if self._directory is None:
             return
         texts = {"staged": "", "motd": ""}
-        info = awaited(status)
+        info = status.awaited()
         if info is not None:
             version = line(info.version or info.id[:12])
             texts = {"staged": f"{info.id}\n", "motd": f"Version {version} is ready: it runs after the next reboot.\n"}

@@ -94,6 +94,8 @@ class Record:
     requested_by: str = ""
     verification: str = "digest"
     kernel_version: str = ""
+    sealed_kargs: str = ""
+    """The kernel command line in a UKI and its addons; it has no other."""
     image_kargs: tuple[str, ...] = ()
     machine_kargs: tuple[str, ...] = ()
     generation: int | None = None
@@ -111,7 +113,9 @@ class Record:
 
     @property
     def options(self) -> str:
-        """The kernel command line of its entry."""
+        """The kernel command line: that of its entry, or the one that is sealed into its UKI."""
+        if self.sealed_kargs:
+            return self.sealed_kargs
         return " ".join((self.composefs_karg, *self.image_kargs, *self.machine_kargs))
 
 

@@ -4,7 +4,7 @@
 Format: D-Bus specification, "Introspection Data Format". Documentation is in annotations `org.gtk.GDBus.DocString`,
 which gdbus-codegen knows too. Two annotations of ours say what a dispatcher has to know about a method:
 `org.bootcd1.Action` is the polkit action that it needs, and `org.bootcd1.Options` lists what its trailing `a{sv}` may
-hold, one line of `name type description` for each option.
+hold, one line of `name type description` for each option; `type@action` where the option needs one of its own.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One key that a method knows in its options."""
+    """One key that a method knows in its options. `action` is what it needs besides that of the method, if anything."""
 
     name: str
     type: str
     doc: str
+    action: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,11 @@ class Method:
     @property
     def out_signature(self) -> str:
         return "".join(argument.type for argument in self.outputs)
+
+    def actions(self, options: Mapping[str, object]) -> tuple[str, ...]:
+        """The actions that a call with these options needs; one that is off needs none."""
+        found = [self.action, *(self.options[name].action for name, value in options.items() if value)]
+        return tuple(filter(None, found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +130,8 @@ def _method(element: ElementTree.Element) -> Method:
     options = {}
     for line in filter(None, map(str.strip, _note(element, OPTIONS, keep_lines=True).split("\n"))):
         name, kind, doc = line.split(" ", 2)
-        options[name] = Option(name, kind, " ".join(doc.split()))
+        kind, _, action = kind.partition("@")
+        options[name] = Option(name, kind, " ".join(doc.split()), action)
     return Method(
         element.attrib["name"], _note(element, DOC), _arguments(element, "in"), _arguments(element, "out"),
         _note(element, ACTION), MappingProxyType(options),

@@ -43,6 +43,15 @@ class Composed:
     kernel: Kernel
 
 
+@dataclass(frozen=True, slots=True)
+class _Boot:
+    """What to copy to the ESP, its boot digest, and the kernel arguments in a UKI."""
+
+    kernel: Kernel
+    digest: str
+    sealed_kargs: str = ""
+
+
 def compose(
     session: Session, reference: ImageReference, offer: Offer, *, machine_kargs: tuple[str, ...],
     disk_kargs: tuple[str, ...] = (), first: bool = False,
@@ -80,7 +89,7 @@ def compose(
         assert made is not None
         image, karg = made, kargs.karg_for(made, Version.V2, repository.algorithm, repository.secure)
     deployment_id = image.hex()
-    kernel, boot_digest = _kernel(session, resources, deployment_id)
+    boot = _kernel(session, resources, deployment_id)
     if resources.uki is not None and machine_kargs:
         _sealed_arguments(session, machine_kargs, first)
     record = Record(
@@ -89,7 +98,7 @@ def compose(
         manifest_digest=offer.fetched.digest,
         config_digest=manifest.config.digest,
         boot_type="uki" if resources.uki is not None else "bls",
-        boot_digest=boot_digest,
+        boot_digest=boot.digest,
         composefs_karg=karg,
         version=clipped(offer.version or release.version or ""),
         title=clipped(release.title),
@@ -97,16 +106,17 @@ def compose(
         staged=now(),
         requested_by=_user(),
         kernel_version=clipped(resources.kver or ""),
+        sealed_kargs=boot.sealed_kargs,
         image_kargs=tuple(image_kargs),
         machine_kargs=(*disk_kargs, *machine_kargs),
     )
-    return Composed(record, kernel)
+    return Composed(record, boot.kernel)
 
 
 def kernel_of_image(session: Session, record: Record) -> Kernel:
     """What an existing deployment boots from, found in its image again. Raises what reading a damaged image raises."""
     resources = find_boot_resources(session.images.tree(record.config_digest))
-    return _kernel(session, resources, record.id)[0]
+    return _kernel(session, resources, record.id).kernel
 
 
 def _sealed_digest(session: Session, uki: Uki) -> kargs.ComposefsKarg | None:
@@ -134,23 +144,22 @@ def _mismatch(session: Session, uki: Uki, sealed: kargs.ComposefsKarg, own: byte
     return SealMismatch(f"{message}; compared with {where}: {'; '.join(map(str, found[:_MAX_SHOWN]))}{more}")
 
 
-def _kernel(session: Session, resources: BootResources, deployment_id: str) -> tuple[Kernel, str]:
-    """What to copy to the ESP, and the boot digest."""
+def _kernel(session: Session, resources: BootResources, deployment_id: str) -> _Boot:
     if resources.uki is not None:
         return _uki(session, resources.uki, deployment_id)
     return _pair(session, resources)
 
 
-def _pair(session: Session, resources: BootResources) -> tuple[Kernel, str]:
+def _pair(session: Session, resources: BootResources) -> _Boot:
     vmlinuz, initrd = resources.vmlinuz, resources.initrd
     assert vmlinuz is not None
     assert initrd is not None
     digest = kernels.boot_digest(_chunks(session, vmlinuz), _chunks(session, initrd))
     size = kernels.needed(session.esp, [vmlinuz.size, initrd.size])
-    return Kernel(digest, size, {"vmlinuz": _source(vmlinuz), "initrd": _source(initrd)}), digest
+    return _Boot(Kernel(digest, size, {"vmlinuz": _source(vmlinuz), "initrd": _source(initrd)}), digest)
 
 
-def _uki(session: Session, uki: Uki, deployment_id: str) -> tuple[Kernel, str]:
+def _uki(session: Session, uki: Uki, deployment_id: str) -> _Boot:
     pe = Pe.parse(_mapped(session, uki.file), uki.name)
     # Of several digests the initrd goes by one, and that must be ours.
     named = kernels.uki_digest(pe, session.repository.algorithm)
@@ -161,7 +170,9 @@ def _uki(session: Session, uki: Uki, deployment_id: str) -> tuple[Kernel, str]:
         session.progress.note(f"UKI {uki.name} does not demand fs-verity ('?'), though this repository has it.")
     contents = {"uki": _source(uki.file), **{name: _source(addon) for name, addon in uki.addons.items()}}
     size = kernels.needed(session.esp, [length for length, _ in contents.values()])
-    return Kernel(f"{deployment_id}.efi", size, contents), kernels.uki_boot_digest(pe)
+    addons = [Pe.parse(_mapped(session, addon), name) for name, addon in uki.addons.items()]
+    sealed = [kargs.join_cmdline(one.text(".cmdline")) for one in (pe, *addons) if ".cmdline" in one.sections]
+    return _Boot(Kernel(f"{deployment_id}.efi", size, contents), kernels.uki_boot_digest(pe), " ".join(sealed))
 
 
 def _mapped(session: Session, file: RegularFile) -> memoryview:

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ..config import Config
+from ..errors import UsageError
 from ..layout import Sysroot
 from ..model import Progress
 from . import last
@@ -55,6 +57,21 @@ class DirectHost:
     def _recorded(self, verb: str, work: Callable[[], T]) -> T:
         return last.recorded(self._machine, verb, self._by, work)
 
+    def _applied(self, verb: str, apply: bool, soft_reboot: str, work: Callable[[], ChangeResult]) -> ChangeResult:
+        """Do `work`, keep how it ended, and then reboot if that is asked for."""
+        if not apply:
+            if soft_reboot != "no":
+                raise UsageError("a soft reboot is a way to apply", advice="Add --apply.")
+            return self._recorded(verb, work)
+        from . import reboot
+
+        reboot.check_request(self._machine, soft_reboot)
+        result = self._recorded(verb, work)
+        if result.outcome == "rejected":
+            return result
+        how = reboot.reboot(self._machine, soft_reboot)
+        return replace(result, message=reboot.told(result, how), reboot=how)
+
     def status(self) -> Status:
         from . import status
 
@@ -65,16 +82,19 @@ class DirectHost:
 
         return last.checked(self._machine, self._by, lambda: update.check(self._machine))
 
-    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False) -> ChangeResult:
+    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, apply: bool = False,
+                soft_reboot: str = "no") -> ChangeResult:
         from . import update
 
-        return self._recorded("upgrade", lambda: update.upgrade(
+        return self._applied("upgrade", apply, soft_reboot, lambda: update.upgrade(
             self._machine, download_only=download_only, allow_rejected=allow_rejected))
 
-    def switch(self, image: str, *, download_only: bool = False) -> ChangeResult:
+    def switch(self, image: str, *, download_only: bool = False, apply: bool = False,
+               soft_reboot: str = "no") -> ChangeResult:
         from . import update
 
-        return self._recorded("switch", lambda: update.switch(self._machine, image, download_only=download_only))
+        return self._applied("switch", apply, soft_reboot, lambda: update.switch(
+            self._machine, image, download_only=download_only))
 
     def finalize(self) -> ChangeResult:
         from . import update
@@ -86,10 +106,10 @@ class DirectHost:
 
         return health.boot_complete(self._machine)
 
-    def rollback(self, deployment: str | None = None) -> ChangeResult:
+    def rollback(self, deployment: str | None = None, *, apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
         from . import keep
 
-        return self._recorded("rollback", lambda: keep.rollback(self._machine, deployment))
+        return self._applied("rollback", apply, soft_reboot, lambda: keep.rollback(self._machine, deployment))
 
     def pin(self, deployment: str, label: str = "") -> ChangeResult:
         from . import keep

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..boot.booted import by_soft_reboot, read_cmdline
 from ..boot.entries import stop_counting
 from ..errors import Refused
 from ..formats.bls import EntryName
@@ -16,15 +17,15 @@ from .session import change
 
 
 def boot_complete(machine: Machine) -> ChangeResult:
-    """The running deployment has come up well: remember that, and have its boots counted no more. Raises Refused when
-    nothing of this installation runs."""
+    """The running deployment has come up well: remember that, and have its boots counted no more. After a soft reboot
+    they still are: its boot entry has not been tried. Raises Refused when nothing of this installation runs."""
     with change(machine) as session:
         facts = session.facts()
         record = facts.records.get(facts.booted or "")
         if record is None:
             raise Refused(f"no deployment of {machine.sysroot.path} is running")
-        counted = [EntryName.parse(entry.file_name) for entry in facts.entries
-                   if entry.counted and record.id.startswith(entry.short_id)]
+        loaded = not by_soft_reboot(record.id, read_cmdline())
+        counted = [EntryName.parse(entry.file_name) for entry in facts.entries_of(record) if entry.counted and loaded]
         for name in counted:
             stop_counting(session.esp, name)
         if record.health == "good" and not counted:

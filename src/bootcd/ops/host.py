@@ -38,12 +38,15 @@ class Host(Protocol):
     def check(self) -> CheckResult:
         """Ask the source of the tracked image what it offers now; nothing is downloaded but its manifest."""
 
-    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False) -> ChangeResult:
+    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, apply: bool = False,
+                soft_reboot: str = "no") -> ChangeResult:
         """Take what the tracked image reference names now. `download_only` stages it without making it the next to
-        boot until a later `upgrade`."""
+        boot until a later `upgrade`. With `apply` the running machine reboots into what boots next, if that is another
+        deployment; `soft_reboot` is one of SOFT_REBOOTS."""
 
-    def switch(self, image: str, *, download_only: bool = False) -> ChangeResult:
-        """Follow another image reference from now on."""
+    def switch(self, image: str, *, download_only: bool = False, apply: bool = False,
+               soft_reboot: str = "no") -> ChangeResult:
+        """Follow another image reference from now on; the rest is as for `upgrade`."""
 
     def finalize(self) -> ChangeResult:
         """Make the staged deployment the default; done at shutdown on a running system."""
@@ -51,8 +54,8 @@ class Host(Protocol):
     def boot_complete(self) -> ChangeResult:
         """Remember that the running deployment has come up well; done when boot-complete.target is reached."""
 
-    def rollback(self, deployment: str | None = None) -> ChangeResult:
-        """Make another deployment the default."""
+    def rollback(self, deployment: str | None = None, *, apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
+        """Make another deployment the default; `apply` and `soft_reboot` are as for `upgrade`."""
 
     def pin(self, deployment: str, label: str = "") -> ChangeResult:
         """Keep a deployment whatever the keep policy says."""

@@ -133,6 +133,21 @@ class Status:
     update_time: str = ""
     """When the source was asked the last time."""
 
+    def with_role(self, role: str) -> DeploymentInfo | None:
+        """The deployment that has this role."""
+        return next((info for info in self.deployments if role in info.roles), None)
+
+    def awaited(self) -> DeploymentInfo | None:
+        """The deployment that a reboot would bring: another one than the running one boots next, or will after
+        shutdown. None where nothing of this installation runs."""
+        booted, staged, default = (self.with_role(role) for role in ("booted", "staged", "default"))
+        if booted is None:
+            return None
+        if staged is not None and not staged.download_only:
+            return staged
+        # Where the boot partition cannot be read, nothing is known to be the default.
+        return default if default is not None and default.id != booted.id else None
+
 
 @dataclass(frozen=True, slots=True)
 class PullStats:
@@ -174,13 +189,14 @@ class CollectResult:
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
     """What a request did to the deployments. `outcome` is one of unchanged, staged, deployed, unstaged, pinned,
-    unpinned, rejected, good."""
+    unpinned, rejected, good. `reboot` is what was asked of systemd afterwards: reboot, soft-reboot, or nothing."""
 
     outcome: str
     message: str
     deployment: DeploymentInfo | None = None
     pull: PullStats | None = None
     collected: CollectResult | None = None
+    reboot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
