@@ -234,6 +234,12 @@ def test_the_next_image_is_taken_when_the_first_is_not_there(machine: Machine) -
     assert machine.mounts()["/"].source == f"composefs:{machine.id}"
 
 
+def test_the_same_image_named_twice(machine: Machine) -> None:
+    machine.cmdline += f" quiet {machine.cmdline.strip()} composefs=?{machine.id}"
+    machine.boot()
+    assert machine.mounts()["/"].source == f"composefs:{machine.id}"
+
+
 @pytest.mark.parametrize(("value", "mounted"), [
     ("no", {"/", "/sysroot", "/etc", "/var"}), ("state", {"/", "/sysroot", "/etc"}),
     ("overlay", {"/", "/sysroot", "/etc"}), ("yes", {"/", "/sysroot"}),
@@ -291,10 +297,14 @@ def replace(path: Path, data: bytes) -> None:
     (lambda machine: shutil.rmtree(machine.sysroot / "composefs/images"), ["does not have the image"]),
     (lambda machine: replace(machine.object(machine.id), machine.object(machine.id).read_bytes()[:-4096]),
      ["other content"]),
+    (lambda machine: replace(machine.object(machine.id), machine.object(machine.id).read_bytes()[:1000]),
+     ["other content"]),
+    (lambda machine: os.truncate(machine.object(machine.id), (1 << 30) + 4096), ["is no file, empty or too large"]),
     (lambda machine: replace(machine.object(machine.id), b""), ["is no file, empty or too large"]),
     (lambda machine: replace(machine.object(machine.id), machine.object(machine.id).read_bytes()[:-1] + b"\x01"),
      ["other content"]),
-], ids=["no-link", "no-object", "no-repository", "no-images", "truncated", "empty", "other-content"])
+], ids=["no-link", "no-object", "no-repository", "no-images", "truncated", "a-beginning", "too-large", "empty",
+        "other-content"])
 def test_a_damaged_repository(machine: Machine, spoil: Callable[[Machine], None], words: list[str]) -> None:
     spoil(machine)
     machine.refuses(*words)
@@ -372,6 +382,9 @@ def test_a_repository_of_the_other_hash(program: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("spoil", "words"), [
     (lambda machine: shutil.rmtree(machine.state), ["cannot open state/deploy/", "/etc: No such file"]),
+    (lambda machine: shutil.rmtree(machine.sysroot / "state"), ["cannot open state/deploy/", "/etc: No such file"]),
+    (lambda machine: (shutil.rmtree(machine.state / "etc"), (machine.state / "etc").symlink_to("/etc")),
+     ["/etc: a symbolic link leads out"]),
     (lambda machine: shutil.rmtree(machine.state / "etc"), ["/etc: No such file"]),
     (lambda machine: (machine.state / "var").unlink(), ["/var: No such file"]),
     (lambda machine: shutil.rmtree(machine.sysroot / "state/os"), ["/var: No such file"]),
@@ -379,7 +392,7 @@ def test_a_repository_of_the_other_hash(program: Path, tmp_path: Path) -> None:
      ["/var: a symbolic link leads out"]),
     (lambda machine: ((machine.state / "var").unlink(), (machine.state / "var").write_text("x")),
      ["/var: Not a directory"]),
-], ids=["no-state", "no-etc", "no-var", "no-shared-var", "var-outside", "var-file"])
+], ids=["no-deployment", "no-state", "etc-outside", "no-etc", "no-var", "no-shared-var", "var-outside", "var-file"])
 def test_damaged_state(machine: Machine, spoil: Callable[[Machine], None], words: list[str]) -> None:
     spoil(machine)
     machine.refuses(*words)
@@ -451,6 +464,9 @@ def test_an_unknown_key_is_a_warning(machine: Machine) -> None:
 @pytest.mark.parametrize(("config", "words"), [
     ('[etc]\nmount = "sideways"\n', ["setup-root-conf.toml, line 2: no such way to mount: 'sideways'"]),
     ("#" * 20000, ["has more than 16384 bytes"]),
+    ('[etc]\nmount = "bind"\nmount = "bind"\n', ["line 3: a second value for 'etc.mount'"]),
+    ('[etc]\nmount = "bi\x1b[2J"\n', ["line 2: a control character"]),
+    ("etc = { }\n", ["line 1: an inline table is not understood"]),
 ])
 def test_a_bad_configuration(machine: Machine, config: str, words: list[str]) -> None:
     machine.config = config
