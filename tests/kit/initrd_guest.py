@@ -3,7 +3,8 @@
 
     root.tar    Debian 13 with systemd, dracut and initramfs-tools; made once and kept in build/vm
     disk        ext4 with a composefs repository that has the Debian as its image, and state/
-    initrd.*    made by dracut and by mkinitramfs in the Debian, with the parts that meson installs
+    initrd.*    made by dracut and by mkinitramfs in the Debian, with the parts that meson installs; by mkinitcpio, too,
+                where that is installed: Debian does not have it
 
 The machine's first unit writes what it sees to /dev/ttyS1 and turns it off. The disk is never written: it has no
 fs-verity, since the machine at hand makes it.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from kit import guest
 from kit.installed import meson_install
 
 PACKAGES = ("systemd", "systemd-sysv", "udev", "dracut", "initramfs-tools-core", "linux-image-cloud-amd64", "e2fsprogs",
-            "kmod", "mount", "busybox-static")
+            "kmod", "mount", "busybox-static", "libarchive-tools")
 DISK = "1500M"
 """Its size; the file is sparse."""
 UNIT = """\
@@ -49,20 +51,36 @@ chroot $root dracut --quiet --force --no-hostonly --no-hostonly-cmdline --omit '
     --add-drivers 'virtio_blk virtio_pci' --kver $kernel /boot/initrd.dracut
 chroot $root mkinitramfs -o /boot/initrd.initramfs-tools $kernel
 """
+MAKE_MKINITCPIO = """\
+cp $from/bin/mkinitcpio $root/usr/bin
+cp -r $from/lib/initcpio $root/usr/lib
+cp $root/usr/bin/busybox $root/usr/lib/initcpio
+# Where Arch has them.
+cp --dereference $root/usr/lib/x86_64-linux-gnu/libkmod.so.2 $root/usr/lib
+cp --archive --no-clobber $root/usr/sbin/. $root/usr/bin
+for init in udev systemd; do
+    echo "HOOKS=(base $init block filesystems bootcd) COMPRESSION=cat" >$root/tmp/config
+    # It complains about what only a newer systemd has; the boots show whether anything lacks.
+    initrd=boot/initrd.mkinitcpio-$init
+    chroot $root mkinitcpio -c /tmp/config -k $kernel -g /$initrd || [ -s $root/$initrd ]
+done
+"""
 OURS = ("lib/bootcd/bootcd-setup-root", "lib/systemd/system/bootcd-setup-root.service",
         "lib/dracut/modules.d/37bootcd/module-setup.sh", "share/initramfs-tools/hooks/bootcd",
-        "share/initramfs-tools/scripts/local-bottom/bootcd")
+        "share/initramfs-tools/scripts/local-bottom/bootcd", "lib/initcpio/install/bootcd", "lib/initcpio/hooks/bootcd")
+INITRDS = ("dracut", "initramfs-tools", "mkinitcpio-udev", "mkinitcpio-systemd")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What boots, below `directory`, and the id of its deployment."""
+    """What boots, below `directory`, the id of its deployment, and those of INITRDS that there are."""
 
     directory: Path
     id: str
+    initrds: frozenset[str]
 
     def boot(self, initrd: str, kargs: str, timeout: float) -> tuple[str, str]:
-        """What the machine wrote to its report and to its console. `initrd` is "dracut" or "initramfs-tools"."""
+        """What the machine wrote to its report and to its console. `initrd` is one of `initrds`."""
         emulator = guest.prepare()
         kit = guest.Kit(emulator.qemu, self.directory / "vmlinuz", emulator.root)
         with tempfile.TemporaryDirectory(dir=self.directory) as name:
@@ -90,18 +108,25 @@ def prepare(directory: Path) -> Machine:
     for name in ("fstab", "machine-id"):
         (root / "etc" / name).write_text("")
     kernel = os.listdir(root / "usr/lib/modules")[0]
-    done = subprocess.run(["unshare", "--mount", "sh", "-ec", MAKE_INITRDS], stdin=subprocess.DEVNULL,
+    mkinitcpio = shutil.which("mkinitcpio")
+    script, prefix = MAKE_INITRDS, ""
+    if mkinitcpio is not None:
+        script, prefix = MAKE_INITRDS + MAKE_MKINITCPIO, str(Path(mkinitcpio).parents[1])
+    done = subprocess.run(["unshare", "--mount", "sh", "-ec", script], stdin=subprocess.DEVNULL,
                           capture_output=True, text=True, check=False,
-                          env={"root": str(root), "kernel": kernel, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+                          env={"root": str(root), "kernel": kernel, "from": prefix,
+                               "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     if done.returncode:
         raise guest.GuestError(f"no initrd: {done.stdout}{done.stderr}")
-    for name in ("initrd.dracut", "initrd.initramfs-tools", f"vmlinuz-{kernel}"):
-        (root / "boot" / name).rename(directory / name.removesuffix(f"-{kernel}"))
+    for name in INITRDS if mkinitcpio is not None else INITRDS[:2]:
+        (root / f"boot/initrd.{name}").rename(directory / f"initrd.{name}")
+    (root / f"boot/vmlinuz-{kernel}").rename(directory / "vmlinuz")
     guest.call(["find", root / "boot", "-mindepth", "1", "-delete"])
     digest = _deploy(root, system)
     guest.call(["mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-d", system, directory / "disk", DISK])
     guest.call(["rm", "-r", root, parts, system, directory / "build"])
-    return Machine(directory, digest)
+    initrds = frozenset(path.name.removeprefix("initrd.") for path in directory.glob("initrd.*"))
+    return Machine(directory, digest, initrds)
 
 
 def _debian() -> Path:
