@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +41,24 @@ def test_write_replaces_and_reads_back(small_esp: Esp) -> None:
     assert small_esp.size("EFI/bootcd/b") is None
     assert small_esp.remove("EFI/bootcd/a") == 5
     assert small_esp.remove("EFI/bootcd/a") == 0
+
+
+@pytest.mark.parametrize("small_esp", ["vfat"], indirect=True)
+def test_a_power_cut_does_not_take_what_was_written(small_esp: Esp, tmp_path: Path) -> None:
+    """The disk as it is now, without what the kernel has still to write."""
+    small_esp.prepare()
+    small_esp.write("EFI/bootcd/written", [b"content"])
+    small_esp.write("EFI/bootcd/old", [b"content"])
+    small_esp.rename("EFI/bootcd/old", "renamed")
+    shutil.copyfile(tmp_path / "image", tmp_path / "disk")
+
+    (tmp_path / "later").mkdir()
+    subprocess.run(["mount", "-o", "loop,ro", "-t", "vfat", tmp_path / "disk", tmp_path / "later"], check=True)
+    try:
+        found = {path.name: path.read_bytes() for path in (tmp_path / "later/EFI/bootcd").iterdir()}
+    finally:
+        subprocess.run(["umount", tmp_path / "later"], check=True)
+    assert found == {"written": b"content", "renamed": b"content"}
 
 
 def test_what_cannot_fit_is_refused_before_writing(small_esp: Esp) -> None:
