@@ -27,7 +27,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 
 from kit import guest
-from kit.images import Dir, Entry, File, ImageBuilder, Layer, Symlink
+from kit.images import Dir, Entry, File, ImageBuilder, Layer, Symlink, Whiteout
 from kit.installed import meson_install
 from kit.secure_boot import Keys, SecureBoot
 
@@ -58,6 +58,24 @@ MASKED = ("e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.serv
 DRACUT = ("--quiet", "--no-hostonly", "--no-hostonly-cmdline", "--reproducible", "--zstd")
 CMDLINE = "rw console=ttyS0 panic=1 rd.shell=0"
 """What a UKI says besides the digest. There is no root=: systemd finds the partition by its type."""
+BOOTC_PROGRAM = "usr/lib/bootc/initramfs-setup"
+BOOTC_UNIT = "bootc-root-setup.service"
+BOOTC_UNIT_TEXT = b"""\
+[Unit]
+DefaultDependencies=no
+ConditionKernelCommandLine=composefs
+Requires=sysroot.mount
+After=sysroot.mount
+Before=initrd-root-fs.target
+OnFailure=emergency.target
+OnFailureJobMode=isolate
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=/usr/lib/bootc/initramfs-setup setup-root
+StandardOutput=journal+console
+"""
+"""How bootc's program is started in an initrd."""
 KEEP_PRODUCTS = 3
 LOADER = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
 
@@ -176,15 +194,10 @@ class Workshop:
     def sealed(self, version: str, keys: Keys, extra: Iterable[File | Symlink] = ()) -> Sealed:
         """An image that boots by a signed UKI, with a signed boot loader."""
         tree = self.directory / "sealed"
-        unpack(self.base, tree)
+        loader = self.secure_boot.sign(keys, (self.tools / LOADER).read_bytes())
+        plain = self.image(version, [File(f"{LOADER}.signed", loader), *extra])
+        self._unpack(plain, tree)
         try:
-            loader = self.secure_boot.sign(keys, (self.tools / LOADER).read_bytes())
-            plain = self.image(version, [File(f"{LOADER}.signed", loader), *extra])
-            for number, layer in enumerate(plain.layers[1:]):
-                tar = self.directory / f"layer{number}"
-                tar.write_bytes(layer.tar)
-                unpack(tar, tree)
-                tar.unlink()
             modules = tree / "usr/lib/modules" / self.kernel_version
             parts = ((modules / "vmlinuz").read_bytes(), (modules / "initramfs.img").read_bytes(),
                      (tree / "usr/lib/os-release").read_bytes(),
@@ -197,6 +210,43 @@ class Workshop:
         layer = Layer([Dir("boot/EFI"), Dir("boot/EFI/Linux"),
                        File(f"boot/EFI/Linux/{self.kernel_version}.efi", uki)], compression="zstd")
         return Sealed(ImageBuilder([*plain.layers, layer], labels=plain.config["config"]["Labels"]), uki, unsigned)
+
+    def for_bootc(self, version: str, program: Path) -> ImageBuilder:
+        """An image that boots by a Type 1 entry, whose initrd has `program`, that of bootc, and not ours."""
+        plain = self.image(version)
+        theirs = [File(BOOTC_PROGRAM, program.read_bytes(), mode=0o755), File(f"usr/lib/systemd/system/{BOOTC_UNIT}",
+                                                                              BOOTC_UNIT_TEXT)]
+        ours = "usr/lib/bootcd/bootcd-setup-root"
+        initramfs = f"usr/lib/modules/{self.kernel_version}/initramfs.img"
+        tree = self.directory / "bootc"
+        self._unpack(plain, tree)
+        try:
+            (tree / "dev").mkdir()
+            (tree / ours).unlink()
+            for file in theirs:
+                (tree / str(file.path)).parent.mkdir(parents=True, exist_ok=True)
+                (tree / str(file.path)).write_bytes(file.content)
+                (tree / str(file.path)).chmod(file.mode)
+            wants = tree / "root/parts/usr/lib/systemd/system/initrd-root-fs.target.wants"
+            wants.mkdir(parents=True)
+            (wants / BOOTC_UNIT).symlink_to(f"../{BOOTC_UNIT}")
+            chroot(tree, "dracut", *DRACUT, "--kver", self.kernel_version, "--add-drivers", "erofs overlay",
+                   "--install", f"/{BOOTC_PROGRAM} /usr/lib/systemd/system/{BOOTC_UNIT}",
+                   "--include", "/root/parts", "/", "--force", f"/{initramfs}")
+            theirs.append(File(initramfs, (tree / initramfs).read_bytes()))
+        finally:
+            shutil.rmtree(tree)
+        layer = Layer([*_with_parents(theirs), Whiteout(ours)], compression="zstd")
+        return ImageBuilder([*plain.layers, layer], labels=plain.config["config"]["Labels"])
+
+    def _unpack(self, image: ImageBuilder, tree: Path) -> None:
+        """The tree of an image of ours; `tree` must not be there."""
+        unpack(self.base, tree)
+        for number, layer in enumerate(image.layers[1:]):
+            tar = self.directory / f"layer{number}"
+            tar.write_bytes(layer.tar)
+            unpack(tar, tree)
+            tar.unlink()
 
     def _digest(self, tree: Path) -> str:
         """By the command that builders of images use."""
