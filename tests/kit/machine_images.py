@@ -221,7 +221,6 @@ class Workshop:
         tree = self.directory / "bootc"
         self._unpack(plain, tree)
         try:
-            (tree / "dev").mkdir()
             (tree / ours).unlink()
             for file in theirs:
                 (tree / str(file.path)).parent.mkdir(parents=True, exist_ok=True)
