@@ -32,9 +32,9 @@ from kit.installed import meson_install
 from kit.secure_boot import Keys, SecureBoot
 
 PACKAGES = ("systemd", "systemd-sysv", "udev", "systemd-boot", "dracut-core", "dbus", "polkitd", "python3",
-            "python3-requests", "python3-zstandard", "python3-isal", "python3-dbus-next", "python3-systemd",
-            "libssl3t64", "e2fsprogs", "dosfstools", "erofs-utils", "fsverity", "kmod", "mount", "procps", "fdisk",
-            "attr", "cpio")
+            "python3-requests", "python3-cryptography", "python3-zstandard", "python3-isal", "python3-dbus-next",
+            "python3-systemd", "libssl3t64", "e2fsprogs", "dosfstools", "erofs-utils", "fsverity", "kmod", "mount",
+            "procps", "fdisk", "attr", "cpio")
 TOOLS = ("ovmf", "systemd-ukify", "systemd-boot-efi", "sbsigntool", "python3-virt-firmware", "openssl")
 PRUNE = r"""#!/bin/sh
 # What a container image has not, and what a machine makes anew.

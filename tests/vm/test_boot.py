@@ -102,7 +102,9 @@ def test_firmware_and_boot_loader_start_the_deployment(machine: VirtualMachine) 
 def test_status_tells_what_holds(machine: VirtualMachine) -> None:
     settle(machine)
     found = status(machine)
-    assert found["chain"] == {"secure-boot": False, "sealed": False, "repository-verity": True, "image-verity": True}
+    assert found["chain"] == {
+        "secure-boot": False, "signature": None, "digest": True, "verity-required": True, "image-verity": True,
+        "repository-verity": True, "sealed": False, "soft-reboot": False}
     assert found["warnings"] == []
     assert [(one["version"], one["roles"], one["health"]) for one in found["deployments"]] == [
         ("1.0", ["booted", "default"], "good")]
@@ -164,6 +166,7 @@ def test_a_soft_reboot_enters_it(machine: VirtualMachine) -> None:
     looks_like_2_0(machine)
     booted = deployment(machine, "booted")
     assert f"{booted['id']}" not in machine.check("cat /proc/cmdline")
+    assert status(machine)["chain"]["soft-reboot"] is True
     root = machine.check("findmnt --noheadings --output SOURCE,OPTIONS /")
     assert root.split()[0] == f"composefs:{booted['id']}"
     assert "verity=require" in root.split()[1].split(",")

@@ -47,17 +47,29 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         yield Story(room, ours, foreign, sealed)
 
 
+def with_other_digest(uki: bytes) -> bytes:
+    """The same, but for one digit on its command line."""
+    key = b"composefs.digest=v1-sha512-12:"
+    assert uki.count(key) == 1
+    place = uki.index(key) + len(key)
+    return uki[:place] + (b"1" if uki[place : place + 1] != b"1" else b"2") + uki[place + 1 :]
+
+
 @pytest.fixture(scope="module")
 def machine(story: Story) -> Iterator[VirtualMachine]:
-    """It has two more disks, each with a UKI that differs from ours by its signature alone."""
+    """It has more disks, each with a UKI that differs from ours: by the signature alone, or by the digest on its
+    command line, which was changed after signing."""
     room = story.room
     disk = room.install("disk", "latest")
     more = []
-    signed = room.workshop.secure_boot.sign(story.foreign, story.sealed.unsigned_uki)
-    for name, uki in (("unsigned", story.sealed.unsigned_uki), ("foreign", signed)):
+    sign, unsigned = room.workshop.secure_boot.sign, story.sealed.unsigned_uki
+    for name, uki in (("unsigned", unsigned), ("foreign", sign(story.foreign, unsigned)),
+                      ("edited", with_other_digest(story.sealed.uki))):
         file = room.directory / name
-        file.write_bytes(uki + bytes(-len(uki) % 512))
-        more += ["-drive", f"if=none,id={name},format=raw,readonly=on,file={file}",
+        file.write_bytes(uki)
+        sectors = file.with_suffix(".sectors")  # with padding, which would spoil the signature
+        sectors.write_bytes(uki + bytes(-len(uki) % 512))
+        more += ["-drive", f"if=none,id={name},format=raw,readonly=on,file={sectors}",
                  "-device", f"virtio-blk-pci,drive={name},serial={name}"]
     with room.machine(disk, story.ours, *more) as machine:
         machine.wait()
@@ -73,10 +85,14 @@ def _no_dump(machine: VirtualMachine) -> None:
 def test_status_tells_the_whole_chain(machine: VirtualMachine) -> None:
     settle(machine)
     found = status(machine)
-    assert found["chain"] == {"secure-boot": True, "sealed": True, "repository-verity": True, "image-verity": True}
+    assert found["chain"] == {
+        "secure-boot": True, "signature": {"state": "valid", "signer": "CN=ours", "trusted": True, "problem": ""},
+        "digest": True, "verity-required": True, "image-verity": True, "repository-verity": True, "sealed": True,
+        "soft-reboot": False}
     assert found["warnings"] == []
     booted = deployment(machine, "booted")
     assert (booted["boot-type"], booted["health"]) == ("uki", "good")
+    assert booted["options"] == machine.check("cat /proc/cmdline").strip()
     mounts = machine.check("cat /proc/self/mountinfo")
     assert f" overlay composefs:{booted['id']} " in mounts
     assert "verity=require" in mounts
@@ -85,9 +101,8 @@ def test_status_tells_the_whole_chain(machine: VirtualMachine) -> None:
     assert machine.check("systemctl --failed --no-legend --plain") == ""
 
 
-@pytest.mark.parametrize("name", ["unsigned", "foreign"])
-def test_a_uki_that_we_did_not_sign_does_not_boot(story: Story, machine: VirtualMachine, name: str) -> None:
-    """An entry before ours, with one try. The firmware gives up; after a reset ours boots."""
+def put_before_ours(story: Story, machine: VirtualMachine, name: str) -> str:
+    """A UKI from one of the disks, by an entry with one try. Returns the id of ours."""
     good = deployment(machine, "booted")
     size = (story.room.directory / name).stat().st_size
     machine.check(f"""
@@ -100,6 +115,14 @@ def test_a_uki_that_we_did_not_sign_does_not_boot(story: Story, machine: Virtual
         grep /EFI/test/{name}.efi x-{name}+1.conf
         sync
     """)
+    assert isinstance(good["id"], str)
+    return good["id"]
+
+
+@pytest.mark.parametrize("name", ["unsigned", "foreign", "edited"])
+def test_a_uki_that_we_did_not_sign_does_not_boot(story: Story, machine: VirtualMachine, name: str) -> None:
+    """The firmware gives up; after a reset ours boots."""
+    good = put_before_ours(story, machine, name)
     before = len(machine.read_console())
     machine.run("systemctl --no-block reboot")
     said = machine.wait_for(REFUSED, after=before)
@@ -108,7 +131,7 @@ def test_a_uki_that_we_did_not_sign_does_not_boot(story: Story, machine: Virtual
     machine.screendump(f"{name}.png")
     machine.reset()
     machine.wait()
-    assert deployment(machine, "booted")["id"] == good["id"]
+    assert deployment(machine, "booted")["id"] == good
     assert f"x-{name}+0-1.conf" in machine.check("ls /boot/loader/entries")
 
 

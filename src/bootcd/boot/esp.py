@@ -22,7 +22,7 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from ..errors import BootcdError, EspFull, NotFound, PermissionDenied, ReadOnly
-from ..linux.files import fsync_dir, step, translate, write_all
+from ..linux.files import fsync_dir, open_regular, step, translate, write_all
 
 ENTRIES = "loader/entries"
 KERNELS = "EFI/bootcd"
@@ -115,6 +115,16 @@ class Esp:
         with translate(f"cannot read {self.join(relative)}", full=EspFull), open(self.join(relative), "rb") as file:
             while data := file.read(_CHUNK):
                 yield data
+
+    @contextlib.contextmanager
+    def opened(self, relative: str) -> Iterator[int]:
+        """A descriptor to read a regular file by, wherever in it. Raises what reading raises inside, as well."""
+        with translate(f"cannot read {self.join(relative)}", full=EspFull):
+            descriptor = open_regular(self.join(relative))
+            try:
+                yield descriptor
+            finally:
+                os.close(descriptor)
 
     # --- writing ---
 

@@ -22,6 +22,8 @@ from .esp import Esp
 EFIVARS = "/sys/firmware/efi/efivars"
 LOADER_GUID = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 GLOBAL_GUID = "8be4df61-93ca-11d2-aa0d-00e098032b8c"
+SECURITY_GUID = "d719b2cb-3d3a-4596-a3bc-dad00e67656f"
+SHIM_GUID = "605dab50-e046-4300-abb6-3dd810dd8b23"
 SYSTEMD_BOOT = b"/usr/lib/systemd/boot/efi"
 
 _MAX_VARIABLE = 64 * 1024
@@ -82,6 +84,15 @@ def read_variables(path: str = EFIVARS) -> LoaderVariables:
         device_part_uuid=_text(path, "LoaderDevicePartUUID"),
         secure_boot=secure == b"\1" if secure is not None and len(secure) == 1 else None,
     )
+
+
+def key_variables(path: str = EFIVARS) -> tuple[bytes, bytes] | None:
+    """The signature lists of the keys that the firmware, and shim beside it, trust; and of those that are revoked. None
+    when those of the firmware cannot be read."""
+    trusted = _value(path, "db", SECURITY_GUID)
+    if trusted is None:
+        return None
+    return trusted + (_value(path, "MokListRT", SHIM_GUID) or b""), _value(path, "dbx", SECURITY_GUID) or b""
 
 
 def install_systemd_boot(esp: Esp, root: Directory, read_file: Callable[[RegularFile], bytes]) -> list[str]:

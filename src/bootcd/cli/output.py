@@ -20,7 +20,7 @@ from ..ops.results import (
     Status,
     to_json,
 )
-from . import etc_output
+from . import chain_output, etc_output
 from .jobs import RunningJob
 from .table import table
 from .text import printable
@@ -49,14 +49,8 @@ def status(value: Status, running: RunningJob | None = None) -> None:
     for info in value.deployments:
         deployment(info)
     if value.chain is not None:
-        chain = value.chain
         print("Checks")
-        table([
-            ("  Secure Boot", {True: "on", False: "off", None: "unknown"}[chain.secure_boot]),
-            ("  sealed", f"{'yes, the UKI' if chain.sealed else 'no, the boot entry'} carries the digest"),
-            ("  fs-verity", "repository and image" if chain.image_verity
-             else "repository" if chain.repository_verity else "off: this file system cannot guard its contents"),
-        ])
+        table(chain_output.rows(value.chain))
     if running is not None:
         print(f"Running: {printable(running.text())}")
     if value.update is not None:

@@ -72,13 +72,34 @@ class DeploymentInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class SignatureInfo:
+    """The signature of a UKI on the boot partition. `state` is one of valid (by `signer`, the subject of its
+    certificate, over what the file holds), broken, absent, unknown; `problem` says why it is broken or unknown.
+    `trusted` is whether the firmware has the signer's key, None when that cannot be told."""
+
+    state: str
+    signer: str = ""
+    trusted: bool | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ChainInfo:
-    """Which links of the chain of trust hold. None means that it cannot be told from here."""
+    """Which links of the chain of trust hold. None means that it cannot be told from here.
+
+    `signature` is None for what boots by an entry, which nobody signs. `digest` is whether the command line on the boot
+    partition names the deployment, `verity_required` whether it demands fs-verity. `sealed` is all of that together:
+    a valid signature over both. `soft_reboot`: the running kernel was started with another deployment.
+    """
 
     secure_boot: bool | None
-    sealed: bool
+    sealed: bool | None
     repository_verity: bool
     image_verity: bool
+    signature: SignatureInfo | None = None
+    digest: bool | None = None
+    verity_required: bool | None = None
+    soft_reboot: bool = False
 
 
 @dataclass(frozen=True, slots=True)

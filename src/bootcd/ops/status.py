@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 from ..boot import entries, kernels
+from ..boot.esp import Esp
 from ..boot.loader import read_variables
 from ..deploy.journal import Journal
 from ..deploy.plan import Facts, kernel_names, with_generations
@@ -14,6 +14,7 @@ from ..deploy.records import Record, Records
 from ..errors import BootcdError
 from ..store.repository import Repository
 from . import describe
+from .chain import chain
 from .last import load_last, load_update
 from .machine import Machine, boot_order
 from .results import ChainInfo, CheckResult, LastResult, Status
@@ -26,11 +27,10 @@ def status(machine: Machine) -> Status:
     warnings += [str(problem) for problem in problems]
     booted = None
     listing = entries.Listing()
-    esp_path = ""
+    esp = None
     try:
         booted = machine.booted()
         esp = machine.esp()
-        esp_path = esp.path
         listing = entries.list_entries(esp)
         warnings += entries.config_warnings(entries.read_config(esp))
         warnings += [f"boot entry {entry.file_name}: {entry.problem}" for entry in listing.ours if entry.problem]
@@ -54,11 +54,12 @@ def status(machine: Machine) -> Status:
         warnings.append(str(error))
     if booted is not None:
         warnings += read_variables().warnings()
-    chain = _chain(machine, facts, warnings) if records else None
+    checks = _chain(machine, facts, esp, listing, warnings) if records else None
     last, update, update_time = _kept(machine, facts, warnings)
     return Status(
-        sysroot=str(machine.sysroot.path), esp=esp_path, deployments=describe.deployments(facts), chain=chain,
-        unfinished=unfinished, warnings=tuple(warnings), last=last, update=update, update_time=update_time,
+        sysroot=str(machine.sysroot.path), esp=esp.path if esp is not None else "",
+        deployments=describe.deployments(facts), chain=checks, unfinished=unfinished, warnings=tuple(warnings),
+        last=last, update=update, update_time=update_time,
     )
 
 
@@ -98,30 +99,14 @@ def _kernel_warnings(records: dict[str, Record], installed: dict[str, bool]) -> 
             f"{'incomplete' if name in installed else 'missing'} on the ESP" for record, name in broken]
 
 
-def _chain(machine: Machine, facts: Facts, warnings: list[str]) -> ChainInfo | None:
-    current = facts.current
+def _chain(machine: Machine, facts: Facts, esp: Esp | None, listing: entries.Listing, warnings: list[str],
+           ) -> ChainInfo | None:
     try:
         with Repository.open(machine.sysroot.repository, wait=0.2) as repository:
             missing = [record for record in facts.records.values()
                        if not repository.images.has(bytes.fromhex(record.id))]
             warnings += [f"deployment {record.short_id} cannot boot: its image is missing" for record in missing]
-            secure = repository.secure
-            measured = secure and current is not None and _is_measured(repository, current)
+            return chain(repository, facts, esp, listing)
     except BootcdError as error:
         warnings.append(str(error))
         return None
-    return ChainInfo(
-        secure_boot=read_variables().secure_boot if facts.booted is not None else None,
-        sealed=current is not None and current.boot_type == "uki",
-        repository_verity=secure,
-        image_verity=measured,
-    )
-
-
-def _is_measured(repository: Repository, record: Record) -> bool:
-    """Whether the kernel guards the image of a deployment: it tells the digest that it enforces."""
-    try:
-        os.close(repository.images.open(bytes.fromhex(record.id)))
-    except BootcdError:
-        return False
-    return True
