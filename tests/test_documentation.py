@@ -266,7 +266,7 @@ def test_settings_are_documented_with_their_defaults() -> None:
 
 
 def _toml(value: object) -> str:
-    return {"str": f'"{value}"', "tuple": "[]"}.get(type(value).__name__, str(value))
+    return {"str": f'"{value}"', "tuple": "[]", "bool": str(value).lower()}.get(type(value).__name__, str(value))
 
 
 def test_the_search_path_is_documented() -> None:

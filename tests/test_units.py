@@ -30,6 +30,9 @@ Read = Callable[[str], dict[str, list[str]]]
 EXPOSURE = {
     "bootcd.service": 3.4,
     "bootcd-boot-complete.service": 2.6,
+    "bootcd-boot-failed.service": 2.6,
+    "bootcd-boot-started.service": 2.6,
+    "bootcd-health-check.service": 8.8,
     "bootcd-finalize-staged.service": 2.6,
     "bootcd-check.service": 1.1,
     "bootcd-update.service": 1.1,
@@ -99,8 +102,8 @@ def enable_everything(units: Path, directory: Path) -> None:
 
 
 def test_systemd_has_nothing_to_complain_about(units: Path) -> None:
-    assert {path.name for path in units.iterdir()} == set(UNITS)
-    done = analyze("verify", "--man=no", *sorted(units.iterdir()), path=units)
+    assert {path.name for path in units.iterdir()} == {*UNITS, "boot-complete.target.d"}
+    done = analyze("verify", "--man=no", *(units / name for name in UNITS), path=units)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -124,7 +127,7 @@ def test_a_machine_with_boot_checks_starts_without_ordering_cycles(units: Path, 
     def start(directory: Path) -> str:
         enable_everything(units, directory)
         check = directory / "boot-complete.target.requires" / "systemd-boot-check-no-failures.service"
-        check.parent.mkdir()
+        check.parent.mkdir(exist_ok=True)
         check.symlink_to(SYSTEM / check.name)
         staged = directory / "multi-user.target.wants" / "bootcd-staged.target"
         staged.symlink_to(directory / "bootcd-staged.target")
@@ -164,7 +167,9 @@ def test_presets(prefix: Path, tmp_path: Path) -> None:
     assert enabled == {
         "bootcd.service": "multi-user.target.wants",
         "bootcd-boot-complete.service": "multi-user.target.wants",
+        "bootcd-boot-started.service": "multi-user.target.wants",
         "bootcd-finalize-staged.service": "multi-user.target.wants",
+        "bootcd-health-check.service": "boot-complete.target.requires",
         "bootcd-hold-esp.service": "bootcd-staged.target.wants",
         "bootcd-reboot-required.service": "bootcd-staged.target.wants",
         "bootcd-staged.path": "paths.target.wants",
@@ -197,13 +202,22 @@ def test_what_is_no_failure(unit: Read) -> None:
     assert "SuccessExitStatus" not in unit("bootcd-boot-complete.service")
 
 
+def test_a_boot_that_fails_is_judged_whoever_found_it(unit: Read, units: Path) -> None:
+    """By the drop-in, OnFailure= is looked at when a unit that the target requires has failed."""
+    assert unit("boot-complete.target.d/10-bootcd.conf")["OnFailure"] == ["bootcd-boot-failed.service"]
+    assert "boot-complete.target" in unit("bootcd-health-check.service")["RequiredBy"]
+    reports = {line.partition("--report=")[2] for name in ("bootcd-health-check.service", "bootcd-boot-failed.service")
+               for line in unit(name)["ExecStart"]}
+    assert reports == {"/run/bootcd/health-check.json"}
+
+
 def test_the_daemon_has_the_time_that_it_takes_to_stop(unit: Read) -> None:
     assert int(unit("bootcd.service")["TimeoutStopSec"][0]) > STOP_TIMEOUT
 
 
 def test_every_failure_can_be_hooked(unit: Read) -> None:
     for name in ("bootcd.service", "bootcd-check.service", "bootcd-update.service", "bootcd-finalize-staged.service",
-                 "bootcd-boot-complete.service"):
+                 "bootcd-boot-complete.service", "bootcd-boot-failed.service", "bootcd-boot-started.service"):
         assert unit(name)["OnFailure"] == ["bootcd-failed.target"]
 
 

@@ -217,6 +217,41 @@ _bootcctl_etc() {
     esac
 }
 
+_bootcctl_health_check() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--report[also write the outcome there, as JSON]:file:_files' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_health_show() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_health() {
+    local state line
+    local -a verbs
+    _arguments -s -C \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '1: :->verb' \
+        '*:: :->rest'
+    case $state in
+        verb)
+            verbs=(
+                'show:show the verdict on each deployment, with its reason'
+                'check:run the health checks of the running system; nothing follows from it'
+            )
+            _describe verb verbs ;;
+        rest)
+            case $line[1] in
+                show) _bootcctl_health_show ;;
+                check) _bootcctl_health_check ;;
+            esac ;;
+    esac
+}
+
 _bootcctl_install_to_disk() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -287,7 +322,21 @@ _bootcctl_cleanup() {
         '--json[print the result as JSON]'
 }
 
+_bootcctl_boot_failed() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--report[what '\''health check'\'' wrote there is the reason]:file:_files' \
+        '--no-reboot[only tell that the machine should reboot]' \
+        '--json[print the result as JSON]'
+}
+
 _bootcctl_boot_complete() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_boot_started() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '--json[print the result as JSON]'
@@ -336,6 +385,7 @@ _bootcctl_switch() {
         '--download-only[stage it, but let a later upgrade make it boot]' \
         '--apply[reboot into it now]' \
         '--soft-reboot[with --apply\: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default\: no)]:value:(no auto required)' \
+        '--allow-untried[do not wait until the boot of the running deployment is complete]' \
         '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]' \
         '*:value: '
@@ -349,6 +399,7 @@ _bootcctl_upgrade() {
         '--apply[reboot into it now]' \
         '--soft-reboot[with --apply\: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default\: no)]:value:(no auto required)' \
         '--allow-rejected[take the image even if this machine was rolled back from it]' \
+        '--allow-untried[do not wait until the boot of the running deployment is complete]' \
         '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]'
 }
@@ -392,11 +443,14 @@ _bootcctl() {
                 'unpin:take a pin off'
                 'unstage:forget the staged deployment'
                 'finalize:make the staged deployment the default (to be done at shutdown)'
+                'boot-started:count a boot of the running deployment, and notice a fallback'
                 'boot-complete:remember that the running deployment has come up well'
+                'boot-failed:judge the running deployment, whose boot failed, and do what follows'
                 'cleanup:remove what the keep policy does not keep and nothing refers to'
                 'fsck:check every object, stream and image'
                 'monitor:follow what the daemon does, until Ctrl-C'
                 'install:make the first deployment'
+                'health:whether deployments work here\: verdicts, and the checks that they come from'
                 'etc:explain /etc\: what differs from the image, what the merge decided, the way back'
                 'image:work with the images in the repository'
                 'container:tools for building images'
@@ -414,11 +468,14 @@ _bootcctl() {
                 unpin) _bootcctl_unpin ;;
                 unstage) _bootcctl_unstage ;;
                 finalize) _bootcctl_finalize ;;
+                boot-started) _bootcctl_boot_started ;;
                 boot-complete) _bootcctl_boot_complete ;;
+                boot-failed) _bootcctl_boot_failed ;;
                 cleanup) _bootcctl_cleanup ;;
                 fsck) _bootcctl_fsck ;;
                 monitor) _bootcctl_monitor ;;
                 install) _bootcctl_install ;;
+                health) _bootcctl_health ;;
                 etc) _bootcctl_etc ;;
                 image) _bootcctl_image ;;
                 container) _bootcctl_container ;;

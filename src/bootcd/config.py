@@ -32,6 +32,12 @@ class Config:
     """How many deployments are kept for rollback beside the booted, staged and pinned ones."""
     boot_tries: int = 3
     """How often the loader tries a new entry before it falls back; 0 turns boot counting off."""
+    health_on_failure: str = "reboot"
+    """What follows when the boot of a deployment fails that is not known to be good: reboot, rollback or stay."""
+    health_check_timeout: int = 300
+    """Seconds that one check may take; 0 for no limit."""
+    health_upgrade_untried: bool = False
+    """Whether something is staged before the boot of the running deployment is complete."""
     pull_max_layer_size: int = 64 << 30
     """Largest layer that is accepted, in bytes when decompressed."""
     registry_ca_file: str = ""
@@ -47,6 +53,8 @@ class Config:
     registry_insecure: tuple[str, ...] = ()
     """Hosts (host or host:port) that may be asked over plain HTTP or with an unverified certificate."""
 
+
+_CHOICES = {"health_on_failure": ("reboot", "rollback", "stay")}
 
 Warn = Callable[[str], None]
 
@@ -93,6 +101,8 @@ def _apply(config: Config, text: str, where: str, warn: Warn) -> Config:
                 warn(f"{where}: unknown key '{key}' in [{table}] is ignored")
                 continue
             changes[name] = _checked(value, defaults[name], f"{where}: [{table}] {key}")
+            if name in _CHOICES and value not in _CHOICES[name]:
+                raise ConfigError(f"{where}: [{table}] {key}: expected one of {', '.join(_CHOICES[name])}")
     return replace(config, **changes)
 
 
@@ -102,7 +112,8 @@ def _checked(value: object, default: object, where: str) -> object:
             return tuple(value)
         raise ConfigError(f"{where}: expected a list of strings")
     if type(value) is not type(default):
-        raise ConfigError(f"{where}: expected {'an integer' if isinstance(default, int) else 'a string'}")
+        kind = {bool: "true or false", int: "an integer"}.get(type(default), "a string")
+        raise ConfigError(f"{where}: expected {kind}")
     if isinstance(value, int) and value < 0:
         raise ConfigError(f"{where}: must not be negative")
     return value

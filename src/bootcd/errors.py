@@ -18,11 +18,12 @@ exit status, so that a script can test for "no space" without knowing which file
     ├── NoSpace                8   RootFull, EspFull, DiskTooSmall
     ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge
     ├── RepositoryError       10   RepositoryTooNew, RepositoryConflict, RepositoryDamaged
-    ├── Refused               11   NothingStaged, NoRollback, TargetInUse, DeviceInUse, DeviceNotEmpty,
+    ├── Refused               11   NothingStaged, NotProven, NoRollback, TargetInUse, DeviceInUse, DeviceNotEmpty,
     │                              RegistryBlocked, SoftRebootImpossible, RebootRefused
     ├── AccessError           12   ReadOnly, PermissionDenied
     ├── Unsupported           13   the kernel or file system lacks what is needed
     ├── EtcConflict           14   /etc cannot be merged without a decision
+    ├── Unhealthy             15   a boot, or a required health check, failed
     └── Interrupted          130   Ctrl-C or SIGTERM
 """
 
@@ -241,6 +242,11 @@ class NothingStaged(Refused):
     """There is no staged deployment."""
 
 
+class NotProven(Refused, advice="Wait until the boot is complete, or insist with --allow-untried; "
+                "'bootcctl health show' tells more."):
+    """The running deployment is not known to be good yet."""
+
+
 class NoRollback(Refused, advice="'bootcctl list' shows the deployments."):
     """There is no deployment to go back to."""
 
@@ -296,6 +302,11 @@ class EtcConflict(BootcdError, status=14):
 
     conflicts: tuple[str, ...] = ()
     """Every disagreement; the message names only the first ones."""
+
+
+class Unhealthy(BootcdError, status=15, advice="'bootcctl health show' has the verdicts; bootcd-health(7) tells what "
+                "follows."):
+    """A required health check failed, or the boot did."""
 
 
 class Interrupted(BootcdError, status=130):

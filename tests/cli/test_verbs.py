@@ -134,8 +134,8 @@ def test_json(machine: Machine) -> None:
                   "health-reason", "id", "image", "kernel-version", "manifest-digest", "options", "pins", "roles",
                   "staged", "title", "verification", "version"]
     status = machine("status", "--json").json
-    assert sorted(status) == ["chain", "deployments", "esp", "last", "sysroot", "unfinished", "update", "update-time",
-                              "warnings"]
+    assert sorted(status) == ["chain", "deployments", "esp", "fell-back-from", "last", "sysroot", "unfinished",
+                              "update", "update-time", "warnings"]
     assert shape(status["deployments"]) == [deployment, deployment]
     assert shape(machine("list", "--json").json) == [deployment, deployment]
     change = ["collected", "deployment", "message", "outcome", "pull", "reboot"]

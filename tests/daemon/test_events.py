@@ -15,14 +15,16 @@ from pathlib import Path
 import pytest
 
 from bootcd.daemon import events
+from bootcd.linux import journal as linux_journal
+from bootcd.ops import events as boot_events
 from bootcd.ops.results import CheckResult
 
 ROOT = Path(__file__).resolve().parents[2]
 CATALOG = ROOT / "data" / "catalog" / "bootcd.catalog"
 JOURNALD = "/lib/systemd/systemd-journald"
 
-IDS = {name: value for name, value in vars(events).items() if name.isupper() and not name.startswith("_")
-       and isinstance(value, str)}
+IDS = {name: value for name, value in (vars(events) | vars(boot_events)).items()
+       if name.isupper() and not name.startswith("_") and isinstance(value, str)}
 """Name of each event → its MESSAGE_ID."""
 
 FIELDS = {
@@ -36,6 +38,10 @@ FIELDS = {
     "UPDATE_AVAILABLE": {"BOOTCD_IMAGE": "example.org/os:1", "BOOTCD_IMAGE_VERSION": "43",
                          "BOOTCD_IMAGE_DIGEST": "sha256:aa", "PRIORITY": "6"},
     "STAGED": {"BOOTCD_DEPLOYMENT": "ab" * 32, "BOOTCD_IMAGE": "example.org/os:1", "PRIORITY": "6"},
+    "FELL_BACK": {"BOOTCD_DEPLOYMENT": "ab" * 32, "BOOTCD_IMAGE_VERSION": "2.0", "BOOTCD_IMAGE": "example.org/os:1",
+                  "BOOTCD_IMAGE_DIGEST": "sha256:aa", "BOOTCD_REASON": "a check failed", "PRIORITY": "4"},
+    "BOOT_FAILED": {"BOOTCD_DEPLOYMENT": "ab" * 32, "BOOTCD_REASON": "a check failed", "BOOTCD_REACTION": "reboot",
+                    "MESSAGE": "It failed.", "PRIORITY": "3"},
     "REFUSED": {"BOOTCD_ACTION": "org.bootcd1.switch", "BOOTCD_UID": "1000", "BOOTCD_SENDER": ":1.5",
                 "BOOTCD_REASON": "polkit does not allow it", "BOOTCD_MEMBER": "Switch", "PRIORITY": "4"},
 }
@@ -44,8 +50,13 @@ FIELDS = {
 PROGRAM = """
 from dataclasses import fields
 from bootcd.daemon import events
+from bootcd.deploy.records import Record
+from bootcd.ops import events as boot_events
 from bootcd.ops.results import CheckResult, DeploymentInfo
 
+record = Record("ab" * 32, "example.org/os:1", "sha256:aa", "", "bls", "", "", version="2.0")
+boot_events.fell_back(record, "It fell back.", "a check failed")
+boot_events.boot_failed(record, "It failed.", "a check failed", "reboot")
 events.daemon_started("1.0", "/sysroot")
 job = events.JobEntry(7, "switch", 1000, "gnome-software", image="example.org/os:1")
 events.job_started(job)
@@ -154,7 +165,7 @@ def test_catalog_uses_only_fields_that_exist() -> None:
 def test_without_a_journal_it_is_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(events, "_SOCKET", str(tmp_path / "nobody"))
+    monkeypatch.setattr(linux_journal, "_SOCKET", str(tmp_path / "nobody"))
     with caplog.at_level(logging.INFO):
         events.update_available(CheckResult("example.org/os:1", True, "sha256:aa"))
         events.refused("org.bootcd1.pin", sender=":1.9", uid=None, reason="it has gone")

@@ -60,6 +60,14 @@ def test_the_notice_names_what_boots_next_and_what_failed(tmp_path: Path) -> Non
         "Version 1.0 is ready: it runs after the next reboot.", "The last upgrade failed: /sysroot is full"]
 
 
+def test_the_notice_says_what_the_machine_fell_back_from(tmp_path: Path) -> None:
+    bad = replace(deployment("1.1"), health="bad", health_reason="web: no\nanswer")
+    found = status(deployment("1.0", "booted", "default"), bad)
+    Notices(str(tmp_path)).show(replace(found, fell_back_from=bad.id))
+    assert (tmp_path / "motd").read_text() == (
+        "Version 1.1 does not work here, so an older one runs: web: no answer\n")
+
+
 def test_without_a_runtime_directory_nothing_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
     Notices().show(status(deployment("1.1", "default"), deployment("1.0", "booted")))

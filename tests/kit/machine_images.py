@@ -48,7 +48,8 @@ mkdir -p sysroot
 PYTHON = "/usr/lib/python3/dist-packages"
 EXTRA = guest.ROOT / "tests/vm/image"
 UNITS = ("test-agent.service", "systemd-networkd.service", "bootcd.service", "bootcd-boot-complete.service",
-         "bootcd-finalize-staged.service", "bootcd-hold-esp.service", "bootcd-reboot-required.service",
+         "bootcd-boot-started.service", "bootcd-finalize-staged.service", "bootcd-health-check.service",
+         "bootcd-hold-esp.service", "bootcd-reboot-required.service",
          "bootcd-staged.path")
 MASKED = ("e2scrub_reap.service", "getty@tty1.service", "serial-getty@ttyS0.service", "sys-kernel-debug.mount",
           "sys-kernel-tracing.mount", "dev-hugepages.mount", "dev-mqueue.mount", "proc-sys-fs-binfmt_misc.automount",

@@ -27,6 +27,7 @@ from ..ops.results import (
     EtcReset,
     EtcRules,
     FsckResult,
+    HealthReport,
     ImageInfo,
     PullResult,
     Status,
@@ -108,14 +109,16 @@ class BusHost:
     def check(self) -> CheckResult:
         return _result(CheckResult, self._job("check", "Check", self._options))
 
-    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, apply: bool = False,
-                soft_reboot: str = "no") -> ChangeResult:
-        options = self._options | ({"allow-rejected": True} if allow_rejected else {}) | _applying(apply, soft_reboot)
+    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
+                apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
+        wanted = {"allow-rejected": allow_rejected, "allow-untried": allow_untried}
+        options = self._options | _set(wanted) | _applying(apply, soft_reboot)
         return _result(ChangeResult, self._job("upgrade", "Download" if download_only else "Upgrade", options))
 
-    def switch(self, image: str, *, download_only: bool = False, apply: bool = False,
+    def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, apply: bool = False,
                soft_reboot: str = "no") -> ChangeResult:
-        options = self._options | ({"download-only": True} if download_only else {}) | _applying(apply, soft_reboot)
+        wanted = {"download-only": download_only, "allow-untried": allow_untried}
+        options = self._options | _set(wanted) | _applying(apply, soft_reboot)
         return _result(ChangeResult, self._job("switch", "Switch", _absolute(image), options))
 
     def finalize(self) -> ChangeResult:
@@ -156,6 +159,15 @@ class BusHost:
         self._job("image remove", "RemoveImage", image, {})
 
     # --- what is never asked of the daemon ---
+
+    def boot_started(self) -> ChangeResult:
+        return self._direct().boot_started()
+
+    def boot_failed(self, reason: str) -> ChangeResult:
+        return self._direct().boot_failed(reason)
+
+    def health_check(self) -> HealthReport:
+        return self._direct().health_check()
 
     def boot_complete(self) -> ChangeResult:
         return self._direct().boot_complete()
@@ -287,6 +299,11 @@ def _result(kind: type[T], document: object) -> T:
 def _nonsense(what: str) -> BootcdError:
     return FormatError(f"bootcd answered what bootcctl does not understand: {what}",
                        advice="They are of different versions; 'systemctl restart bootcd' brings them together.")
+
+
+def _set(wanted: dict[str, bool]) -> dict[str, Any]:
+    """The options that are wanted."""
+    return {name: True for name, value in wanted.items() if value}
 
 
 def _applying(apply: bool, soft_reboot: str) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
-from ..errors import UsageError
+from ..errors import NotProven, UsageError
 from ..ops.host import Host
 from ..ops.results import ChangeResult
 from . import output
 from .hosts import host
+from .text import printable
 
 NO_UPDATE = 77
 """Exit status of `upgrade --check` when there is nothing newer, as rpm-ostree has it."""
@@ -40,43 +41,46 @@ def upgrade(options: Namespace) -> int:
     if options.download_only and options.allow_rejected:
         raise UsageError("an image that is only downloaded is not taken yet",
                          advice="Leave one of --download-only and --allow-rejected out.")
-    return _change(options, lambda machine: machine.upgrade(
-        download_only=options.download_only, allow_rejected=options.allow_rejected, apply=options.apply,
-        soft_reboot=options.soft_reboot))
+    try:
+        return change(options, lambda machine: machine.upgrade(
+            download_only=options.download_only, allow_rejected=options.allow_rejected,
+            allow_untried=options.allow_untried, apply=options.apply, soft_reboot=options.soft_reboot))
+    except NotProven as error:
+        if not options.background:
+            raise
+        print(printable(f"Nothing is done this time: {error}."))  # the timer comes again
+        return 0
 
 
 def switch(options: Namespace) -> int:
-    return _change(options, lambda machine: machine.switch(
-        options.image, download_only=options.download_only, apply=options.apply, soft_reboot=options.soft_reboot))
+    return change(options, lambda machine: machine.switch(
+        options.image, download_only=options.download_only, allow_untried=options.allow_untried, apply=options.apply,
+        soft_reboot=options.soft_reboot))
 
 
 def rollback(options: Namespace) -> int:
-    return _change(options, lambda machine: machine.rollback(
+    return change(options, lambda machine: machine.rollback(
         options.deployment, apply=options.apply, soft_reboot=options.soft_reboot))
 
 
 def pin(options: Namespace) -> int:
-    return _change(options, lambda machine: machine.pin(options.deployment, options.label))
+    return change(options, lambda machine: machine.pin(options.deployment, options.label))
 
 
 def unpin(options: Namespace) -> int:
-    return _change(options, lambda machine: machine.unpin(options.deployment, options.label))
+    return change(options, lambda machine: machine.unpin(options.deployment, options.label))
 
 
 def unstage(options: Namespace) -> int:
-    return _change(options, lambda machine: machine.unstage())
+    return change(options, lambda machine: machine.unstage())
 
 
 def finalize(options: Namespace) -> int:
-    return _change(options, lambda machine: machine.finalize())
-
-
-def boot_complete(options: Namespace) -> int:
-    return _change(options, lambda machine: machine.boot_complete(), direct=True)
+    return change(options, lambda machine: machine.finalize())
 
 
 def install(options: Namespace) -> int:
-    return _change(options, lambda machine: machine.install(options.image, kargs=options.karg), direct=True)
+    return change(options, lambda machine: machine.install(options.image, kargs=options.karg), direct=True)
 
 
 def install_to_disk(options: Namespace) -> int:
@@ -108,7 +112,8 @@ def fsck(options: Namespace) -> int:
     return 0 if result.ok else RepositoryDamaged.exit_status
 
 
-def _change(options: Namespace, request: Callable[[Host], ChangeResult], *, direct: bool = False) -> int:
+def change(options: Namespace, request: Callable[[Host], ChangeResult], *, direct: bool = False) -> int:
+    """Do what `request` asks of the host, and show what it answers."""
     with host(options, direct=direct) as machine:
         result = request(machine)
     output.emit_json(result) if options.json else output.change(result)

@@ -51,6 +51,9 @@ def status(value: Status, running: RunningJob | None = None) -> None:
     if value.chain is not None:
         print("Checks")
         table(chain_output.rows(value.chain))
+    left = next((info for info in value.deployments if info.id == value.fell_back_from), None)
+    if left is not None:
+        print(printable(f"Fell back: version {left.version or left.id[:12]} does not work here: {left.health_reason}"))
     if running is not None:
         print(f"Running: {printable(running.text())}")
     if value.update is not None:

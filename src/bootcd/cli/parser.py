@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     _apply(upgrade, how)
     upgrade.add_argument("--allow-rejected", action="store_true",
                          help="take the image even if this machine was rolled back from it")
+    _allow_untried(upgrade)
     _background(upgrade)
     _json(upgrade)
     switch = verb("switch", "commands:switch", "follow another image reference from now on")
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
     how = switch.add_mutually_exclusive_group()
     how.add_argument("--download-only", action="store_true", help="stage it, but let a later upgrade make it boot")
     _apply(switch, how)
+    _allow_untried(switch)
     _background(switch)
     _json(switch)
     rollback = verb("rollback", "commands:rollback", "make another deployment the one that boots")
@@ -75,7 +77,15 @@ def build_parser() -> argparse.ArgumentParser:
     _json(unpin)
     _json(verb("unstage", "commands:unstage", "forget the staged deployment"))
     _json(verb("finalize", "commands:finalize", "make the staged deployment the default (to be done at shutdown)"))
-    _json(verb("boot-complete", "commands:boot_complete", "remember that the running deployment has come up well"))
+    _json(verb("boot-started", "health_commands:boot_started", "count a boot of the running deployment, and notice a "
+               "fallback"))
+    _json(verb("boot-complete", "health_commands:boot_complete", "remember that the running deployment has come up "
+               "well"))
+    failed = verb("boot-failed", "health_commands:boot_failed", "judge the running deployment, whose boot failed, and "
+                  "do what follows")
+    failed.add_argument("--report", metavar="FILE", help="what 'health check' wrote there is the reason")
+    failed.add_argument("--no-reboot", action="store_true", help="only tell that the machine should reboot")
+    _json(failed)
     cleanup = verb("cleanup", "commands:cleanup", "remove what the keep policy does not keep and nothing refers to")
     cleanup.add_argument("--dry-run", "-n", action="store_true", help="only tell what would go, and why")
     _background(cleanup)
@@ -115,6 +125,13 @@ def build_parser() -> argparse.ArgumentParser:
     disk.add_argument("--root-ssh-authorized-keys", default="", metavar="FILE", help="public keys that may log in as "
                       "root")
     _json(disk)
+
+    health = group("health", "whether deployments work here: verdicts, and the checks that they come from")
+    _json(verb("show", "health_commands:show", "show the verdict on each deployment, with its reason", health))
+    check = verb("check", "health_commands:check", "run the health checks of the running system; nothing follows from "
+                 "it", health)
+    check.add_argument("--report", metavar="FILE", help="also write the outcome there, as JSON")
+    _json(check)
 
     etc = group("etc", "explain /etc: what differs from the image, what the merge decided, the way back")
     diff = verb("diff", "etc_commands:diff", "show how /etc differs from that of the image", etc)
@@ -214,6 +231,11 @@ def _apply(parser: argparse.ArgumentParser, how: Any) -> None:
     how.add_argument("--apply", action="store_true", help="reboot into it now")
     parser.add_argument("--soft-reboot", choices=SOFT_REBOOTS, default="no", help="with --apply: keep the kernel "
                         "running if that comes to the same as a reboot, or do not reboot at all (default: %(default)s)")
+
+
+def _allow_untried(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--allow-untried", action="store_true", help="do not wait until the boot of the running "
+                        "deployment is complete")
 
 
 def _background(parser: argparse.ArgumentParser) -> None:

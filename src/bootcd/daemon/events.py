@@ -10,15 +10,10 @@ The ids never change; data/catalog/bootcd.catalog explains each. Everything else
 
 from __future__ import annotations
 
-import logging
-import os
 from dataclasses import dataclass
 
-from systemd import journal
-
+from ..linux.journal import ERROR, INFO, WARNING, send
 from ..ops.results import CheckResult, DeploymentInfo
-
-log = logging.getLogger(__name__)
 
 DAEMON_STARTED = "58444082bb0049e08842c04b14cd9376"
 JOB_STARTED = "e6e2eceec9214d3eadb6fa8cdf187151"
@@ -28,8 +23,6 @@ JOB_CANCELLED = "3f50eb4b62f3444496303728175b8722"
 UPDATE_AVAILABLE = "be2ab0b495a3493ca51eb71a77fb8ab9"
 STAGED = "97cd99c3f85f4875babc7997eebad395"
 REFUSED = "9c9030b98ebe4440be7f669812c3984d"
-
-_SOCKET = "/run/systemd/journal/socket"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,40 +46,40 @@ class JobEntry:
 
 def daemon_started(version: str, sysroot: str) -> None:
     """The daemon has its bus name."""
-    _send(DAEMON_STARTED, logging.INFO, f"bootcd {version} has started.", version=version, sysroot=sysroot)
+    send(DAEMON_STARTED, INFO, f"bootcd {version} has started.", version=version, sysroot=sysroot)
 
 
 def job_started(entry: JobEntry) -> None:
     """A worker is about to run."""
-    _send(JOB_STARTED, logging.INFO, f"{entry} has started for uid {entry.uid} ({entry.program}).", **entry.fields())
+    send(JOB_STARTED, INFO, f"{entry} has started for uid {entry.uid} ({entry.program}).", **entry.fields())
 
 
 def job_succeeded(entry: JobEntry) -> None:
     """A job did what it was asked for."""
-    _send(JOB_SUCCEEDED, logging.INFO, f"{entry} has succeeded.", **entry.fields())
+    send(JOB_SUCCEEDED, INFO, f"{entry} has succeeded.", **entry.fields())
 
 
 def job_failed(entry: JobEntry, error: str, message: str, advice: str = "") -> None:
     """A job ended with an error; `error` is its D-Bus name."""
-    _send(JOB_FAILED, logging.ERROR, f"{entry} has failed: {message}", error=error, advice=advice, **entry.fields())
+    send(JOB_FAILED, ERROR, f"{entry} has failed: {message}", error=error, advice=advice, **entry.fields())
 
 
 def job_cancelled(entry: JobEntry) -> None:
     """Somebody stopped a job."""
-    _send(JOB_CANCELLED, logging.INFO, f"{entry} was cancelled.", **entry.fields())
+    send(JOB_CANCELLED, INFO, f"{entry} was cancelled.", **entry.fields())
 
 
 def update_available(update: CheckResult) -> None:
     """A check found something new."""
     version = update.version or update.manifest_digest
-    _send(UPDATE_AVAILABLE, logging.INFO, f"An update is available: {version} of {update.image}.", image=update.image,
+    send(UPDATE_AVAILABLE, INFO, f"An update is available: {version} of {update.image}.", image=update.image,
           image_version=update.version, image_digest=update.manifest_digest)
 
 
 def staged(deployment: DeploymentInfo) -> None:
     """There is another staged deployment than before."""
     version = deployment.version or deployment.manifest_digest
-    _send(STAGED, logging.INFO, f"Deployment {deployment.id[:12]} was staged: {version} of {deployment.image}.",
+    send(STAGED, INFO, f"Deployment {deployment.id[:12]} was staged: {version} of {deployment.image}.",
           deployment=deployment.id, image=deployment.image, image_version=deployment.version,
           image_digest=deployment.manifest_digest)
 
@@ -94,23 +87,5 @@ def staged(deployment: DeploymentInfo) -> None:
 def refused(action: str, *, sender: str, uid: int | None, reason: str, member: str = "") -> None:
     """A caller may not do what it asked for; `uid` is None where it could not be told any more."""
     who = "a caller that has left" if uid is None else f"uid {uid}"
-    _send(REFUSED, logging.WARNING, f"Refused {action} to {who} ({sender}): {reason}.", action=action, sender=sender,
+    send(REFUSED, WARNING, f"Refused {action} to {who} ({sender}): {reason}.", action=action, sender=sender,
           uid="" if uid is None else str(uid), reason=reason, member=member)
-
-
-_PRIORITIES = {logging.INFO: journal.LOG_INFO, logging.WARNING: journal.LOG_WARNING, logging.ERROR: journal.LOG_ERR}
-
-
-def _send(message_id: str, level: int, message: str, **fields: str) -> None:
-    """Fields become BOOTCD_ fields; empty ones are left out."""
-    # The library is silent when nobody listens (sd_journal_send(3)): then the entry would be lost.
-    if not os.path.exists(_SOCKET):
-        log.log(level, "%s", message)
-        return
-    named = {f"BOOTCD_{name.upper()}": value for name, value in fields.items() if value}
-    try:
-        journal.send(message, MESSAGE_ID=message_id, PRIORITY=str(_PRIORITIES[level]), SYSLOG_IDENTIFIER="bootcd",
-                     **named)
-    except (OSError, ValueError) as error:
-        log.log(level, "%s", message)
-        log.debug("cannot write to the journal: %s", error)

@@ -132,6 +132,7 @@ def _properties(status: Status) -> dict[str, Any]:
     return {
         "Esp": status.esp, "Deployments": [path_of(info.id) for info in status.deployments],
         "Booted": path("booted"), "Staged": path("staged"), "Default": path("default"), "Rollback": path("rollback"),
+        "FellBackFrom": path_of(status.fell_back_from) if status.fell_back_from else NOTHING,
         "Pinned": [path_of(info.id) for info in status.deployments if info.pins],
         "TrackedImage": tracked.image if tracked is not None else "",
         "CachedUpdate": update, "RebootRequired": status.awaited() is not None,

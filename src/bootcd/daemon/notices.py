@@ -34,6 +34,10 @@ class Notices:
         if info is not None:
             version = line(info.version or info.id[:12])
             texts = {"staged": f"{info.id}\n", "motd": f"Version {version} is ready: it runs after the next reboot.\n"}
+        left = next((info for info in status.deployments if info.id == status.fell_back_from), None)
+        if left is not None:
+            texts["motd"] += line(f"Version {left.version or left.id[:12]} does not work here, so an older one runs: "
+                                  f"{left.health_reason}") + "\n"
         if status.last is not None and status.last.state == "failed":
             texts["motd"] += line(f"The last {status.last.verb} failed: {status.last.message}") + "\n"
         for name, text in texts.items():

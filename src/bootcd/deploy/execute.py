@@ -20,6 +20,7 @@ from ..errors import BootcdError, DeploymentNotFound, NoSpace
 from ..formats.bls import EntryName
 from ..layout import IMAGE_REF_PREFIX, TAG_PREFIX, Sysroot
 from ..linux import files
+from ..linux.process import boot_id
 from ..store.ociimages import OciImages
 from ..store.repository import Repository
 from .generation import note_generation
@@ -146,7 +147,10 @@ class Executor:
         entries.write_entry(self._esp, entries.entry_name(generation, id, tries or None), entry)
 
     def _set_generation(self, id: str, generation: int) -> None:
-        self._records.save(replace(self._record(id), generation=generation, locked=False))
+        record = self._record(id)
+        health, reason = (record.health, record.health_reason) if record.health != "bad" else ("untried", "")
+        self._records.save(replace(record, generation=generation, locked=False, health=health, health_reason=reason,
+                                   attempts=(), promoted_in=boot_id()))
 
     def _remove_entry(self, file: str) -> None:
         entries.remove_entry(self._esp, EntryName.parse(file))

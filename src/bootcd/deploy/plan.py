@@ -315,11 +315,18 @@ def kept(facts: Facts, keep_previous: int) -> dict[str, str]:
     for record in facts.records.values():
         if record.pins:
             keep(record, "pinned")
+    if facts.current is not None and facts.current.health != "good":
+        keep(last_good(facts), "last good")
     previous = [record for record in facts.deployed() if reasons.get(record.id) not in ("booted", "default")]
     previous.sort(key=facts.is_bad)
     for record in previous[:keep_previous]:
         keep(record, "previous")
     return reasons
+
+
+def last_good(facts: Facts) -> Record | None:
+    """The first deployment in the loader's order that is known to be good: what is left if all before it fail."""
+    return next((record for record in facts.deployed() if record.health == "good" and not facts.is_bad(record)), None)
 
 
 def plan_collect(facts: Facts, *, keep_previous: int) -> tuple[Plan, list[Removal]]:
@@ -424,13 +431,15 @@ def _drop(facts: Facts, record: Record, why: str) -> list[Step]:
 
 def _make_room(facts: Facts, record: Record, needed: int) -> list[Step]:
     """Make `needed` bytes free on the ESP: first kernels that nothing needs, then deployments that the keep policy
-    would drop as soon as the new one is there, oldest first. Never the booted, default or a pinned one."""
+    would drop as soon as the new one is there, oldest first. Never the booted, default or a pinned one, nor the
+    last that is known to be good."""
     steps: list[Step] = []
     short = needed - facts.esp_free
-    default = facts.default
+    default, good = facts.default, last_good(facts)
     spare = [
         old for old in reversed(facts.deployed())
         if not old.pins and old.id != facts.booted and old is not default and old.id != record.id
+        and old is not good
     ]
     remaining = dict(facts.records)
     kernels = dict(facts.kernels)

@@ -102,6 +102,11 @@ class Record:
     pins: tuple[Pin, ...] = ()
     health: str = "untried"
     health_reason: str = ""
+    attempts: tuple[str, ...] = ()
+    """Boots, by their ids, in which it was started since it was promoted and that did not complete; none once it is
+    good."""
+    promoted_in: str = ""
+    """The boot during which it got its generation: what that boot had started from was decided before."""
     etc_report: EtcReport = EtcReport()
     locked: bool = False
     """Staged by --download-only: finalize leaves it alone until an upgrade asks for it."""
@@ -120,7 +125,7 @@ class Record:
 
 
 _STRINGS = tuple(f.name for f in fields(Record) if f.type == "str")
-_STRING_LISTS = ("image_kargs", "machine_kargs")
+_STRING_LISTS = ("image_kargs", "machine_kargs", "attempts")
 _REPORT_LISTS = ("kept_local", "both_changed", "added", "deleted")
 
 

@@ -122,6 +122,13 @@ def make_writable(path: str | os.PathLike[str]) -> bool:
     return not os.statvfs(path).f_flag & os.ST_RDONLY
 
 
+def boot_id() -> str:
+    """What no other boot of any machine has; the same after a soft reboot. Empty without /proc."""
+    with contextlib.suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+    return ""
+
+
 def _mount_setattr(path: str | os.PathLike[str], flags: int, attributes: _MountAttr) -> None:
     _check(_libc.syscall(ctypes.c_long(SYS_MOUNT_SETATTR), ctypes.c_long(AT_FDCWD), ctypes.c_char_p(os.fsencode(path)),
                          ctypes.c_long(flags), ctypes.byref(attributes), ctypes.c_long(ctypes.sizeof(attributes))),

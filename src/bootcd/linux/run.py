@@ -14,8 +14,11 @@ import os
 import select
 import shlex
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from ..errors import BootcdError, Unsupported
 
@@ -24,6 +27,8 @@ log = logging.getLogger(__name__)
 _KEPT = ("PATH", "HOME", "TMPDIR", "SYSTEMD_RELAX_ESP_CHECKS", "SYSTEMD_ESP_PATH")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LAST_WORDS = 2000
+_MAX_OUTPUT = 64 << 10
+_CHUNK = 16 << 10
 
 
 def find(program: str) -> str | None:
@@ -58,6 +63,51 @@ def run(
         words_said = (done.stderr.strip() or done.stdout.strip())[-_LAST_WORDS:].decode("utf-8", "replace")
         raise BootcdError(f"{shlex.join(words)} failed ({how}){': ' if words_said else ''}{words_said}")
     return done
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended that had its time. `status` is negative for a signal, None when its time was over; `output`
+    the beginning of what it wrote to standard output and standard error."""
+
+    status: int | None
+    output: bytes
+
+
+def run_limited(argv: Sequence[str], *, seconds: float | None, env: Mapping[str, str] | None = None) -> Ended:
+    """Run somebody else's program, which may hang or write without end. It and all that it has started are killed
+    when it ends, or after `seconds`. Raises Unsupported when it cannot be started."""
+    log.debug("run: %s", shlex.join(argv))
+    try:
+        child = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                 env=_environment(env), cwd="/", start_new_session=True)
+    except OSError as error:
+        raise Unsupported(f"cannot run {argv[0]}: {error.strerror}") from error
+    assert child.stdout is not None
+    output, out = b"", child.stdout.fileno()
+    deadline = None if seconds is None else time.monotonic() + seconds
+    ended = os.pidfd_open(child.pid)
+    try:
+        os.set_blocking(out, False)
+        waiting = [out, ended]
+        while True:
+            left = None if deadline is None else max(deadline - time.monotonic(), 0)
+            ready = select.select(waiting, [], [], left)[0]
+            if out in ready:
+                data = os.read(out, _CHUNK)
+                output = (output + data)[:_MAX_OUTPUT]
+                if not data:
+                    waiting.remove(out)
+            elif ready:
+                return Ended(child.wait(), output)
+            if deadline is not None and time.monotonic() >= deadline:
+                return Ended(None, output)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        os.close(ended)
 
 
 @contextlib.contextmanager

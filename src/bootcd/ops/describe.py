@@ -37,7 +37,8 @@ def deployment(facts: Facts, record: Record) -> DeploymentInfo:
         manifest_digest=record.manifest_digest, created=record.created, staged=record.staged,
         generation=record.generation, pins=tuple(PinInfo(pin.label, pin.time) for pin in record.pins),
         health="bad" if bad else record.health,
-        health_reason="its boot attempts are used up, or its files are missing" if bad else record.health_reason,
+        health_reason="its boot attempts are used up, or its files are missing"
+        if bad and record.health != "bad" else record.health_reason,
         boot_type=record.boot_type, boot_digest=record.boot_digest,
         kernel_version=record.kernel_version, options=record.options, verification=record.verification,
         etc=etc_changes(record.etc_report),

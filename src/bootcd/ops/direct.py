@@ -29,6 +29,7 @@ from .results import (
     EtcReset,
     EtcRules,
     FsckResult,
+    HealthReport,
     ImageInfo,
     PullResult,
     Status,
@@ -82,29 +83,44 @@ class DirectHost:
 
         return last.checked(self._machine, self._by, lambda: update.check(self._machine))
 
-    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, apply: bool = False,
-                soft_reboot: str = "no") -> ChangeResult:
+    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
+                apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
         from . import update
 
         return self._applied("upgrade", apply, soft_reboot, lambda: update.upgrade(
-            self._machine, download_only=download_only, allow_rejected=allow_rejected))
+            self._machine, download_only=download_only, allow_rejected=allow_rejected, allow_untried=allow_untried))
 
-    def switch(self, image: str, *, download_only: bool = False, apply: bool = False,
+    def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, apply: bool = False,
                soft_reboot: str = "no") -> ChangeResult:
         from . import update
 
         return self._applied("switch", apply, soft_reboot, lambda: update.switch(
-            self._machine, image, download_only=download_only))
+            self._machine, image, download_only=download_only, allow_untried=allow_untried))
 
     def finalize(self) -> ChangeResult:
         from . import update
 
         return self._recorded("finalize", lambda: update.finalize(self._machine))
 
+    def boot_started(self) -> ChangeResult:
+        from . import health
+
+        return health.boot_started(self._machine)
+
+    def boot_failed(self, reason: str) -> ChangeResult:
+        from . import health
+
+        return health.boot_failed(self._machine, reason, self._by)
+
     def boot_complete(self) -> ChangeResult:
         from . import health
 
         return health.boot_complete(self._machine)
+
+    def health_check(self) -> HealthReport:
+        from . import checks
+
+        return checks.run_checks(timeout=self._machine.config.health_check_timeout, told=self._machine.progress.note)
 
     def rollback(self, deployment: str | None = None, *, apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
         from . import keep

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes known about a deployment when it runs."""
+"""What becomes known about a deployment when it runs: that it was started, that its boot completed, or that it did not.
+
+Units call these, one each at its moment of the boot; bootcd-health(7) tells the whole story. The decisions are in
+`deploy.verdict`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +11,44 @@ from dataclasses import replace
 
 from ..boot.booted import by_soft_reboot, read_cmdline
 from ..boot.entries import stop_counting
-from ..errors import Refused
+from ..boot.loader import read_variables
+from ..deploy import plan, verdict
+from ..deploy.plan import Facts
+from ..deploy.records import Record
+from ..deploy.rejected import Rejected, Rejection
+from ..deploy.verdict import Reaction
+from ..errors import BootcdError, Refused, Unhealthy
 from ..formats.bls import EntryName
-from . import describe
+from ..linux.process import boot_id
+from . import describe, events, last
 from .last import now
 from .machine import Machine
 from .results import ChangeResult
-from .session import change
+from .session import Session, change
+
+
+def boot_started(machine: Machine) -> ChangeResult:
+    """The running deployment is coming up: count that until it is known to be good, and give the verdict on those that
+    should have come up instead. Raises Refused when nothing of this installation runs."""
+    with change(machine) as session:
+        facts = session.facts()
+        record = _running(session, facts)
+        boot = boot_id()
+        loader = read_variables()
+        if not by_soft_reboot(record.id, read_cmdline()):  # which asks no boot loader
+            for other, reason in verdict.passed_over(facts, boot, loader_counts=loader.systemd_boot is not None):
+                _condemn(session, other, reason)
+        if record.health != "good" and boot not in record.attempts:
+            session.records.save(replace(record, attempts=(*record.attempts, boot)))
+        after = session.facts()
+        info = describe.deployment(after, after.records[record.id])
+        left = verdict.fell_back_from(after)
+        if left is None:
+            return ChangeResult("started", f"Deployment {record.short_id} was started.", info)
+        reason = describe.deployment(after, left).health_reason
+        message = f"The machine runs {_name(record)}, because {_name(left)} is bad: {reason}."
+        events.fell_back(left, message, reason)
+        return ChangeResult("started", message, info)
 
 
 def boot_complete(machine: Machine) -> ChangeResult:
@@ -21,17 +56,73 @@ def boot_complete(machine: Machine) -> ChangeResult:
     they still are: its boot entry has not been tried. Raises Refused when nothing of this installation runs."""
     with change(machine) as session:
         facts = session.facts()
-        record = facts.records.get(facts.booted or "")
-        if record is None:
-            raise Refused(f"no deployment of {machine.sysroot.path} is running")
+        record = _running(session, facts)
         loaded = not by_soft_reboot(record.id, read_cmdline())
         counted = [EntryName.parse(entry.file_name) for entry in facts.entries_of(record) if entry.counted and loaded]
         for name in counted:
             stop_counting(session.esp, name)
+        last.settle(machine, "boot")
         if record.health == "good" and not counted:
             return ChangeResult("unchanged", f"Deployment {record.short_id} is known to be good already.",
                                 describe.deployment(facts, record))
-        session.records.save(replace(record, health="good", health_reason=f"its boot completed at {now()}"))
+        if record.health == "bad":  # it came up after all
+            Rejected(machine.sysroot.rejected).discard(record.manifest_digest)
+        session.records.save(replace(record, health="good", health_reason=f"its boot completed at {now()}",
+                                     attempts=()))
         after = session.facts()
         return ChangeResult("good", f"Deployment {record.short_id} is good.",
                             describe.deployment(after, after.records[record.id]))
+
+
+def boot_failed(machine: Machine, reason: str, by: str) -> ChangeResult:
+    """The boot of the running deployment failed, for `reason`. Gives the verdict, and prepares what follows: the
+    outcome is stay, or reboot, or rollback when another deployment was made the default and a reboot has to follow.
+    Raises Refused when nothing of this installation runs."""
+    with change(machine) as session:
+        facts = session.facts()
+        record = _running(session, facts)
+        boot = boot_id()
+        if record.health != "good" and boot not in record.attempts:
+            record = replace(record, attempts=(*record.attempts, boot))
+        found = verdict.judge(facts, record, on_failure=session.config.health_on_failure,
+                              tries=session.config.boot_tries)
+        reaction, why = found.reaction, found.why
+        if reaction is Reaction.ROLLBACK:
+            try:
+                target = next(one for one in facts.deployed() if one.id != record.id and not facts.is_bad(one))
+                session.run(plan.plan_rollback(facts, target, tries=session.config.boot_tries, time=now()))
+            except BootcdError as error:
+                reaction, why = Reaction.STAY, f"the rollback failed: {error}"
+        if found.bad:  # after the rollback, which rejects the image as well, but does not know why
+            _condemn(session, record, reason)
+        elif record.health != "good":
+            session.records.save(replace(record, health_reason=f"{why}: {reason}"))
+        after = session.facts()
+        message = f"The boot of {_name(record)} failed: {reason}. {_FOLLOWS[reaction]} ({why})."
+        events.boot_failed(record, message, reason, reaction)
+        last.failed(machine, "boot", by, Unhealthy(message))
+        return ChangeResult(reaction, message, describe.deployment(after, after.records[record.id]))
+
+
+_FOLLOWS = {Reaction.STAY: "The machine stays as it is", Reaction.REBOOT: "It reboots",
+            Reaction.ROLLBACK: "It reboots into the deployment before"}
+
+
+def _running(session: Session, facts: Facts) -> Record:
+    record = facts.records.get(facts.booted or "")
+    if record is None:
+        raise Refused(f"no deployment of {session.machine.sysroot.path} is running")
+    return record
+
+
+def _condemn(session: Session, record: Record, reason: str) -> None:
+    """The verdict bad, and its image is not taken again by itself. In this order: a record that says bad is not looked
+    at again."""
+    rejected = Rejected(session.machine.sysroot.rejected)
+    rejected.add(record.manifest_digest, Rejection(f"version {record.version or record.short_id} did not come up: "
+                                                   f"{reason}", now()))
+    session.records.save(replace(record, health="bad", health_reason=reason))
+
+
+def _name(record: Record) -> str:
+    return f"version {record.version}" if record.version else f"deployment {record.short_id}"

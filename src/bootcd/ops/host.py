@@ -20,6 +20,7 @@ from .results import (
     EtcReset,
     EtcRules,
     FsckResult,
+    HealthReport,
     ImageInfo,
     PullResult,
     Status,
@@ -38,21 +39,32 @@ class Host(Protocol):
     def check(self) -> CheckResult:
         """Ask the source of the tracked image what it offers now; nothing is downloaded but its manifest."""
 
-    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, apply: bool = False,
-                soft_reboot: str = "no") -> ChangeResult:
+    def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
+                apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
         """Take what the tracked image reference names now. `download_only` stages it without making it the next to
-        boot until a later `upgrade`. With `apply` the running machine reboots into what boots next, if that is another
-        deployment; `soft_reboot` is one of SOFT_REBOOTS."""
+        boot until a later `upgrade`. `allow_untried` does not wait for the boot of the running deployment to be
+        complete. With `apply` the running machine reboots into what boots next, if that is another deployment;
+        `soft_reboot` is one of SOFT_REBOOTS."""
 
-    def switch(self, image: str, *, download_only: bool = False, apply: bool = False,
+    def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, apply: bool = False,
                soft_reboot: str = "no") -> ChangeResult:
         """Follow another image reference from now on; the rest is as for `upgrade`."""
 
     def finalize(self) -> ChangeResult:
         """Make the staged deployment the default; done at shutdown on a running system."""
 
+    def boot_started(self) -> ChangeResult:
+        """Note that the running deployment is coming up, and what the machine fell back from; done early in a boot."""
+
+    def boot_failed(self, reason: str) -> ChangeResult:
+        """Give the verdict on the running deployment, whose boot failed, and prepare what follows; done when
+        boot-complete.target cannot be reached. The outcome stay, reboot or rollback is for the caller to follow."""
+
     def boot_complete(self) -> ChangeResult:
         """Remember that the running deployment has come up well; done when boot-complete.target is reached."""
+
+    def health_check(self) -> HealthReport:
+        """Run the health checks of the running system. Nothing follows from it."""
 
     def rollback(self, deployment: str | None = None, *, apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
         """Make another deployment the default; `apply` and `soft_reboot` are as for `upgrade`."""

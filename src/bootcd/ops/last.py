@@ -98,10 +98,20 @@ def checked(machine: Machine, by: str, work: Callable[[], CheckResult]) -> Check
             _save_last(machine, _outcome("check", by, started, error))
         raise
     _save(machine.sysroot.update, {"time": now(), "update": to_json(result)})
-    last = _known(machine)
-    if last is not None and last.verb == "check" and last.state != SUCCEEDED:
-        _save_last(machine, _outcome("check", by, started, None))
+    settle(machine, "check")
     return result
+
+
+def failed(machine: Machine, verb: str, by: str, error: BootcdError) -> None:
+    """Keep that something failed which is no operation of its own."""
+    _save_last(machine, _outcome(verb, by, now(), error))
+
+
+def settle(machine: Machine, verb: str) -> None:
+    """What failed as `verb` is over; nothing happens when something else was the last operation."""
+    last = _known(machine)
+    if last is not None and last.verb == verb and last.state != SUCCEEDED:
+        _save_last(machine, _outcome(verb, last.by, last.started, None))
 
 
 def load_last(machine: Machine) -> LastResult | None:

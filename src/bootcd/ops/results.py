@@ -153,6 +153,8 @@ class Status:
     """What the last check found, as long as it is not installed; None when nothing is known."""
     update_time: str = ""
     """When the source was asked the last time."""
+    fell_back_from: str = ""
+    """The id of the newest deployment, if that is bad and an older one runs in its place; else empty."""
 
     def with_role(self, role: str) -> DeploymentInfo | None:
         """The deployment that has this role."""
@@ -210,7 +212,8 @@ class CollectResult:
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
     """What a request did to the deployments. `outcome` is one of unchanged, staged, deployed, unstaged, pinned,
-    unpinned, rejected, good. `reboot` is what was asked of systemd afterwards: reboot, soft-reboot, or nothing."""
+    unpinned, rejected, started, good; of a boot that failed stay, reboot or rollback. `reboot` is what was asked of
+    systemd afterwards: reboot, soft-reboot, or nothing."""
 
     outcome: str
     message: str
@@ -218,6 +221,28 @@ class ChangeResult:
     pull: PullStats | None = None
     collected: CollectResult | None = None
     reboot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """A health check that was run: `outcome` is passed, failed or timed-out, `reason` the first line that it said when
+    it did not pass, `milliseconds` what it took."""
+
+    name: str
+    path: str
+    required: bool
+    outcome: str
+    reason: str
+    milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """What the health checks say: `good` unless a required one did not pass; `reason` names the first of those."""
+
+    good: bool
+    reason: str
+    checks: tuple[HealthCheck, ...]
 
 
 @dataclass(frozen=True, slots=True)

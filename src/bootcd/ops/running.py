@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import BootcdError
+from ..linux.process import boot_id
 from .machine import Machine
 from .results import LastResult
 
@@ -75,9 +76,8 @@ def _read(path: Path) -> LastResult | None:
 
 def _identity(pid: int) -> dict[str, str]:
     """What no other process has; empty strings for one that is not there, which no file says of itself."""
-    boot = start = ""
+    boot, start = boot_id(), ""
     with contextlib.suppress(OSError, IndexError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         # proc_pid_stat(5): the name, in parentheses, may hold anything; the start is the 22nd field.
         start = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return {"boot": boot, "start": start}

@@ -11,6 +11,7 @@ from ..boot.loader import read_variables
 from ..deploy.journal import Journal
 from ..deploy.plan import Facts, kernel_names, with_generations
 from ..deploy.records import Record, Records
+from ..deploy.verdict import fell_back_from
 from ..errors import BootcdError
 from ..store.repository import Repository
 from . import describe
@@ -54,12 +55,14 @@ def status(machine: Machine) -> Status:
         warnings.append(str(error))
     if booted is not None:
         warnings += read_variables().warnings()
+    left = fell_back_from(facts)
     checks = _chain(machine, facts, esp, listing, warnings) if records else None
     last, update, update_time = _kept(machine, facts, warnings)
     return Status(
         sysroot=str(machine.sysroot.path), esp=esp.path if esp is not None else "",
         deployments=describe.deployments(facts), chain=checks, unfinished=unfinished, warnings=tuple(warnings),
         last=last, update=update, update_time=update_time,
+        fell_back_from=left.id if left is not None else "",
     )
 
 

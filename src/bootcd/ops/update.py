@@ -16,7 +16,7 @@ from ..deploy import plan
 from ..deploy.plan import Facts
 from ..deploy.records import Record
 from ..deploy.rejected import Rejected
-from ..errors import DeploymentNotFound, Refused, TargetInUse, UsageError
+from ..errors import DeploymentNotFound, NotProven, Refused, TargetInUse, UsageError
 from ..linux import files
 from ..model import ImageReference, Platform
 from ..registry.sources import FetchedManifest, Source
@@ -89,14 +89,18 @@ def check(machine: Machine) -> CheckResult:
         )
 
 
-def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool) -> ChangeResult:
-    """Follow the tracked reference to what it names now."""
+def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allow_untried: bool = False,
+            ) -> ChangeResult:
+    """Follow the tracked reference to what it names now. Raises NotProven before the boot of the running deployment is
+    complete, unless it is only downloaded or `allow_untried`."""
     if download_only and allow_rejected:
         raise UsageError("an image that is only downloaded is not taken yet",
                          advice="Leave one of --download-only and --allow-rejected out.")
     with change(machine) as session:
         facts = session.facts()
         tracked = _tracked(facts)
+        if not download_only:
+            _check_proven(session, facts, allow_untried)
         reference = ImageReference.parse(tracked.image)
         if download_only and facts.staged is not None and not facts.staged.locked:
             # Whoever may only download shall not undo what was decided about the next boot.
@@ -118,12 +122,15 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool) -> C
             return result
 
 
-def switch(machine: Machine, image: str, *, download_only: bool) -> ChangeResult:
-    """Follow another reference. An image that was asked for by name is taken whatever was rejected before."""
+def switch(machine: Machine, image: str, *, download_only: bool, allow_untried: bool = False) -> ChangeResult:
+    """Follow another reference. An image that was asked for by name is taken whatever was rejected before. Raises
+    NotProven as `upgrade` does."""
     reference = ImageReference.parse(image)
     with change(machine) as session:
         facts = session.facts()
         tracked = _tracked(facts)
+        if not download_only:
+            _check_proven(session, facts, allow_untried)
         with source_of(reference, machine.config) as source:
             fetched = source.manifest(Platform.current())
             current = facts.current
@@ -160,6 +167,17 @@ def _tracked(facts: Facts) -> Record:
         raise DeploymentNotFound("there is no deployment to upgrade from",
                                  advice="'bootcctl install to-filesystem IMAGE' makes the first one.")
     return record
+
+
+def _check_proven(session: Session, facts: Facts, allow_untried: bool) -> None:
+    """What is staged now boots next: with two unproven deployments in a row the way back gets long. Where nothing
+    counts boots (`health.boot_started`), nothing would ever make the deployment good, so nothing waits for it."""
+    record = facts.records.get(facts.booted or "")
+    if record is None or record.health != "untried" or not record.attempts:
+        return
+    if not (allow_untried or session.config.health_upgrade_untried):
+        raise NotProven(f"the boot of the running deployment {record.short_id} is not complete yet, so nothing takes "
+                        "its place")
 
 
 def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_only: bool) -> ChangeResult | None:

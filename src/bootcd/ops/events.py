@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an administrator looks for after a boot: entries in the journal that are there without a daemon, too.
+
+`daemon.events` has those of the daemon, and says how to look for them.
+"""
+
+from __future__ import annotations
+
+from ..deploy.records import Record
+from ..linux.journal import ERROR, WARNING, send
+
+FELL_BACK = "93963de2ee944fbf9721700e1455d713"
+BOOT_FAILED = "dea5068dfbba4b5580d1c24585605a8b"
+
+
+def fell_back(record: Record, message: str, reason: str) -> None:
+    """An older deployment runs than `record`, which is bad for `reason`."""
+    send(FELL_BACK, WARNING, message, reason=reason, **_about(record))
+
+
+def boot_failed(record: Record, message: str, reason: str, reaction: str) -> None:
+    """The boot of the running deployment failed, and `reaction` is what follows."""
+    send(BOOT_FAILED, ERROR, message, reason=reason, reaction=reaction, **_about(record))
+
+
+def _about(record: Record) -> dict[str, str]:
+    return {"deployment": record.id, "image": record.image, "image_version": record.version,
+            "image_digest": record.manifest_digest}
