@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from bootcd.config import Config
-from bootcd.errors import DeploymentNotFound, EtcConflict, NothingStaged, Refused, UsageError
+from bootcd.errors import BootcdError, Busy, DeploymentNotFound, EtcConflict, NothingStaged, Refused, UsageError
 from bootcd.layout import Sysroot
 from bootcd.model import SilentProgress
-from bootcd.ops import collect, health, keep, status, update
+from bootcd.ops import collect, health, keep, last, status, update
 from bootcd.ops.machine import Machine
 from bootcd.ops.results import DeploymentInfo, Status
 from kit.os_images import os_image
@@ -240,3 +241,73 @@ def test_who_only_downloads_undoes_nothing(world: World) -> None:
         assert world.roles() == {"1.1": ("staged",), "1.0": ("booted", "default")}
     with pytest.raises(UsageError, match="only downloaded"):
         update.upgrade(world.machine, download_only=True, allow_rejected=True)
+
+
+# --- a finalize that fails ------------------------------------------------------------------------------------------
+
+
+def _fail_rule(world: World) -> None:
+    etc = world.etc("1.0")
+    (etc / "version.conf").write_text("edited after staging\n")
+    (etc / "bootcd/etc-rules.d").mkdir(parents=True)
+    (etc / "bootcd/etc-rules.d/late.toml").write_text('[[rule]]\npaths = ["/etc/version.conf"]\nmerge = "fail"\n')
+
+
+def _no_rule(world: World) -> None:
+    (world.etc("1.0") / "bootcd/etc-rules.d/late.toml").unlink()
+
+
+def _move(there: str, away: str) -> Callable[[World], object]:
+    return lambda world: (world.path / there).rename(world.path / away)
+
+
+@pytest.mark.parametrize(("spoil", "mend", "error"), [
+    (_fail_rule, _no_rule, "EtcConflict"),
+    (_move("esp", "yanked"), _move("yanked", "esp"), "NotFound"),
+    (_move("esp/EFI/bootcd", "kernels"), _move("kernels", "esp/EFI/bootcd"), "Refused"),
+], ids=["a conflict in /etc", "no boot partition", "no kernel"])
+def test_a_finalize_that_fails_is_remembered_and_the_next_one_completes(
+    world: World, spoil: Callable[[World], object], mend: Callable[[World], object], error: str
+) -> None:
+    """As bootcd-finalize-staged.service does it at one shutdown and at the next."""
+    def shut_down() -> None:
+        last.recorded(world.machine, "finalize", "test", lambda: update.finalize(world.machine))
+
+    assert world.upgrade("1.1") == "staged"
+    spoil(world)
+    with pytest.raises(BootcdError):
+        shut_down()
+    found = last.load_last(world.machine)
+    assert found is not None
+    assert (found.verb, found.state, found.error) == ("finalize", "failed", f"org.bootcd1.Error.{error}")
+    mend(world)
+    assert world.roles() == {"1.1": ("staged",), "1.0": ("booted", "default")}
+    assert world.status().last == found
+    shut_down()
+    assert world.roles() == {"1.1": ("default",), "1.0": ("booted", "rollback")}
+    found = last.load_last(world.machine)
+    assert found is not None
+    assert found.state == "succeeded"
+
+
+def test_a_finalize_that_meets_another_operation_is_remembered(world: World) -> None:
+    assert world.upgrade("1.1") == "staged"
+    with world.machine.lock(), pytest.raises(Busy):
+        last.recorded(world.machine, "finalize", "test", lambda: update.finalize(world.machine))
+    found = last.load_last(world.machine)
+    assert found is not None
+    assert (found.verb, found.error) == ("finalize", "org.bootcd1.Error.Busy")
+
+
+def test_that_nothing_was_staged_is_no_news(world: World) -> None:
+    with pytest.raises(NothingStaged):
+        last.recorded(world.machine, "finalize", "test", lambda: update.finalize(world.machine))
+    assert last.load_last(world.machine) is None
+
+
+def test_what_was_staged_outlives_a_power_cut(world: World) -> None:
+    """The machine comes up with what it ran before, and the next shutdown finalizes."""
+    assert world.upgrade("1.1") == "staged"
+    world.reboot()
+    assert world.roles() == {"1.1": ("staged",), "1.0": ("booted", "default")}
+    assert update.finalize(world.machine).outcome == "deployed"

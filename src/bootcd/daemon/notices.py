@@ -38,8 +38,10 @@ class Notices:
         if left is not None:
             texts["motd"] += line(f"Version {left.version or left.id[:12]} does not work here, so an older one runs: "
                                   f"{left.health_reason}") + "\n"
-        if status.last is not None and status.last.state == "failed":
-            texts["motd"] += line(f"The last {status.last.verb} failed: {status.last.message}") + "\n"
+        last = status.last
+        # A finalize is cancelled by nobody but systemd, when its time at shutdown is over.
+        if last is not None and (last.state == "failed" or (last.verb, last.state) == ("finalize", "cancelled")):
+            texts["motd"] += line(f"The last {last.verb} failed: {last.message}") + "\n"
         for name, text in texts.items():
             try:
                 self._write(self._directory / name, text)

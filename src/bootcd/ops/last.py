@@ -27,6 +27,7 @@ from ..errors import (
     FormatError,
     ImageNotFound,
     Interrupted,
+    NothingStaged,
     RecordError,
     Refused,
     RepositoryNotFound,
@@ -145,6 +146,8 @@ def load_update(machine: Machine) -> tuple[CheckResult | None, str]:
 
 
 def _is_telling(verb: str, error: BaseException) -> bool:
+    if verb == "finalize":  # whatever keeps a staged deployment from booting has to be known after the reboot
+        return not isinstance(error, NothingStaged)
     return not isinstance(error, _UNTOLD) and not (isinstance(error, ImageNotFound) and verb not in _FOLLOWING)
 
 
