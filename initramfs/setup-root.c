@@ -174,12 +174,15 @@ static void add_sysroot(const struct site *site) {
 }
 
 // systemd-gpt-auto-generator finds the ESP by the disk of the root file system, which is no disk any more. This is how
-// systemd-volatile-root.service helps it, and nothing depends on it.
+// systemd-volatile-root.service helps it, and nothing depends on it. Nor is an encrypted volume: what counts there is the
+// partition that it is in.
 static void remember_disk(void) {
     struct stat disk;
     char path[64];
 
-    if (stat("/dev/gpt-auto-root", &disk) != 0 || !S_ISBLK(disk.st_mode))
+    if (stat("/dev/gpt-auto-root-luks", &disk) != 0 && stat("/dev/gpt-auto-root", &disk) != 0)
+        return;
+    if (!S_ISBLK(disk.st_mode))
         return;
     (void)snprintf(path, sizeof path, "/dev/block/%u:%u", major(disk.st_rdev), minor(disk.st_rdev));
     (void)!symlink(path, "/run/systemd/volatile-root");

@@ -116,6 +116,14 @@ def test_another_uki_of_the_same_size_is_copied(esp: Esp) -> None:
     assert b"".join(esp.chunks(kernels.uki_path(ID))) == b"signed by B"
 
 
+def test_a_uki_tells_whose_signatures_it_has(esp: Esp) -> None:
+    assert kernels.pcr_key(esp, ID) == b"", "no UKI"
+    uki = {".linux": b"kernel"}
+    for key, sections in ((b"", uki), (b"public key", {**uki, ".pcrpkey": b"public key"})):
+        install_uki(esp, ID, Content.of(make_pe(sections)), {})
+        assert kernels.pcr_key(esp, ID) == key
+
+
 def test_what_is_not_ours_is_passed_over(esp: Esp) -> None:
     for name in ("notes.txt", "vmlinuz", "x.efi"):
         esp.write(f"EFI/bootcd/{name}", [b"x"])

@@ -3,7 +3,8 @@
 
 Made by `prepare` once and kept in build/vm, under a name that changes with the recipe:
 
-    qemu/       the emulator with its libraries and firmware; started by its own dynamic loader, nothing is installed
+    qemu/       the emulator, and one of a TPM, with libraries and firmware; started by its own dynamic loader, nothing
+                is installed
     vmlinuz     Debian's kernel for clouds: virtual machines need no more
     root.cpio   Debian with Python and the test dependencies, as an initramfs
 
@@ -35,10 +36,11 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("BOOTCD_VM_CACHE", ROOT / "build" / "vm"))
 
 SUITE = "trixie"
-EMULATOR = ("qemu-system-x86",)
+EMULATOR = ("qemu-system-x86", "swtpm")
 GUEST = ("python3", "python3-pytest", "python3-hypothesis", "python3-zstandard", "python3-requests", "python3-isal",
          "e2fsprogs", "dosfstools", "btrfs-progs", "attr", "kmod", "mount", "libssl3t64", "fdisk", "cryptsetup-bin",
-         "systemd-cryptsetup")
+         "systemd-cryptsetup", "libtss2-esys-3.0.2-0t64", "libtss2-rc0t64", "libtss2-mu-4.0.1-0t64",
+         "libtss2-tcti-device0t64")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 KERNEL = r"""#!/bin/sh
 # The kernel's files without its package, which would pull in what makes initramfs images.
@@ -79,11 +81,16 @@ class Kit:
     root: Path
 
     def command(self) -> list[str]:
-        """The emulator, run by its own dynamic loader with its own libraries."""
-        return [str(self.qemu / "lib64/ld-linux-x86-64.so.2"),
-                "--library-path", str(self.qemu / "usr/lib/x86_64-linux-gnu"),
-                str(self.qemu / "usr/bin/qemu-system-x86_64"),
+        """The emulator."""
+        return [*self.program("qemu-system-x86_64"),
                 "-L", str(self.qemu / "usr/share/qemu"), "-L", str(self.qemu / "usr/share/seabios")]
+
+    def program(self, name: str, *libraries: str) -> list[str]:
+        """A program of the emulator's tree, run by its own dynamic loader with its own libraries; `libraries` are more
+        directories of those."""
+        paths = [str(self.qemu / path) for path in ("usr/lib/x86_64-linux-gnu", *libraries)]
+        return [str(self.qemu / "lib64/ld-linux-x86-64.so.2"), "--library-path", ":".join(paths),
+                str(self.qemu / "usr/bin" / name)]
 
 
 def why_not() -> str | None:

@@ -31,7 +31,7 @@ mkdir -p /dev/shm /run
 mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
 stty -F /dev/ttyS1 raw
-for module in virtio_blk virtio_net vfat ext4 loop erofs overlay; do modprobe $module; done
+for module in virtio_blk virtio_net vfat ext4 btrfs loop erofs overlay dm_crypt; do modprobe $module; done
 busybox ip link set lo up
 busybox ip link set eth0 up
 busybox ip address add 10.0.2.15/24 dev eth0
@@ -53,10 +53,11 @@ class Installation:
 
 
 def install(
-    installations: Sequence[Installation], registry_port: int, directory: Path, timeout: float = TIMEOUT
+    installations: Sequence[Installation], registry_port: int, directory: Path, timeout: float = TIMEOUT,
+    more: Sequence[str] = (),
 ) -> str:
-    """Install to all of them at the same time, onto files that are there or new ones. Returns what was said. Raises
-    GuestError, also when it takes more than `timeout` seconds: the power is cut then."""
+    """Install to all of them at the same time, onto files that are there or new ones; `more` are options of QEMU.
+    Returns what was said. Raises GuestError, also when it takes more than `timeout` seconds: the power is cut then."""
     lines = [f"printf '[registry]\\ninsecure = [\"{HOST}:{registry_port}\"]\\n' >/bootcd.toml"]
     for number, one in enumerate(installations):
         with one.disk.open("ab") as file:
@@ -69,11 +70,14 @@ def install(
         lines.append(f"cat /log{number}")
     for number in range(len(installations)):
         lines.append(f"[ $(cat /status{number}) = 0 ] || exit 1")
-    return run("\n".join(lines), [one.disk for one in installations], directory, timeout)
+    return run("\n".join(lines), [one.disk for one in installations], directory, timeout, more)
 
 
-def run(script: str, disks: Sequence[Path], directory: Path, timeout: float = TIMEOUT) -> str:
-    """Run a shell script as root, with these disks as /dev/vda and so on. Returns what it said. Raises GuestError."""
+def run(
+    script: str, disks: Sequence[Path], directory: Path, timeout: float = TIMEOUT, more: Sequence[str] = ()
+) -> str:
+    """Run a shell script as root, with these disks as /dev/vda and so on, and `more` options of QEMU. Returns what it
+    said. Raises GuestError."""
     kit = guest.prepare()
     directory.mkdir(parents=True, exist_ok=True)
     initrd, console, report = (directory / name for name in ("initrd", "installer.console", "installer.report"))
@@ -90,7 +94,7 @@ def run(script: str, disks: Sequence[Path], directory: Path, timeout: float = TI
     drives = [f"file={disk},cache=unsafe,discard=unmap" for disk in disks]
     network = ["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="]
     try:
-        guest.start(kit, initrd, console, report, timeout, disks=drives, more=network)
+        guest.start(kit, initrd, console, report, timeout, disks=drives, more=[*network, *more])
     finally:
         initrd.unlink()
     text = report.read_text(errors="replace")

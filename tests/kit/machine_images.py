@@ -34,8 +34,9 @@ from kit.secure_boot import Keys, SecureBoot
 PACKAGES = ("systemd", "systemd-sysv", "udev", "systemd-boot", "dracut-core", "dbus", "polkitd", "python3",
             "python3-requests", "python3-cryptography", "python3-zstandard", "python3-isal", "python3-dbus-next",
             "python3-systemd", "libssl3t64", "e2fsprogs", "dosfstools", "erofs-utils", "fsverity", "kmod", "mount",
-            "procps", "fdisk", "attr", "cpio")
-TOOLS = ("ovmf", "systemd-ukify", "systemd-boot-efi", "sbsigntool", "python3-virt-firmware", "openssl")
+            "procps", "fdisk", "attr", "cpio", "btrfs-progs", "cryptsetup-bin", "systemd-cryptsetup", "tpm2-tools")
+TOOLS = ("ovmf", "systemd-ukify", "systemd-boot-efi", "sbsigntool", "openssl", "efitools", "systemd",
+         "libtss2-esys-3.0.2-0t64", "libtss2-rc0t64", "libtss2-mu-4.0.1-0t64")
 PRUNE = r"""#!/bin/sh
 # What a container image has not, and what a machine makes anew.
 set -e
@@ -118,7 +119,7 @@ class Workshop:
     @cached_property
     def secure_boot(self) -> SecureBoot:
         """Keys, signatures and firmware, by the programs in `tools`."""
-        return SecureBoot(self.tools, self.directory)
+        return SecureBoot(self.tools)
 
     @cached_property
     def product(self) -> Path:
@@ -193,10 +194,12 @@ class Workshop:
                             labels={"org.opencontainers.image.version": version, "containers.bootc": "1"})
 
     def sealed(self, version: str, keys: Keys, extra: Iterable[File | Symlink] = ()) -> Sealed:
-        """An image that boots by a signed UKI, with a signed boot loader."""
+        """An image that boots by a signed UKI, with a signed boot loader, and with keys to enrol."""
         tree = self.directory / "sealed"
         loader = self.secure_boot.sign(keys, (self.tools / LOADER).read_bytes())
-        plain = self.image(version, [File(f"{LOADER}.signed", loader), *extra])
+        enrolment = self.secure_boot.enrolment(keys)
+        plain = self.image(version, [File(f"{LOADER}.signed", loader), *extra, *(
+            File(f"usr/lib/bootcd/keys/auto/{name}", content) for name, content in enrolment.items())])
         self._unpack(plain, tree)
         try:
             modules = tree / "usr/lib/modules" / self.kernel_version
@@ -205,7 +208,7 @@ class Workshop:
                      f"{CMDLINE} composefs.digest=v1-sha512-12:{self._digest(tree)}")
         finally:
             shutil.rmtree(tree)
-        unsigned = self.secure_boot.uki(*parts)
+        unsigned = self.secure_boot.uki(keys, *parts)
         uki = self.secure_boot.sign(keys, unsigned)
         # Not /boot itself: the nanoseconds of its time are a part of the digest (formats/transform.py).
         layer = Layer([Dir("boot/EFI"), Dir("boot/EFI/Linux"),

@@ -15,7 +15,7 @@ from kit.images import ImageBuilder
 from kit.machine_images import Workshop
 from kit.push import push
 from kit.registry_server import RegistryServer
-from kit.secure_boot import Keys
+from kit.tpm import start as start_tpm
 from kit.virtual_machine import HOST, VirtualMachine
 
 REPOSITORY = "example/os"
@@ -62,19 +62,24 @@ class Room:
     def publish(self, tag: str, image: ImageBuilder) -> None:
         push(image, f"{self._registry.address}/{REPOSITORY}:{tag}")
 
-    def install(self, name: str, tag: str, *options: str, timeout: float = installer.TIMEOUT) -> Path:
-        """A disk called `name`, installed from the registry by `install to-disk`. Raises GuestError, also when it takes
-        more than `timeout` seconds: the power is cut then."""
+    def install(
+        self, name: str, tag: str, *options: str, timeout: float = installer.TIMEOUT, tpm: Path | None = None
+    ) -> Path:
+        """A disk called `name`, installed from the registry by `install to-disk` on a machine with that TPM. What it
+        said is in `name`.installer/said. Raises GuestError, also when it takes more than `timeout` seconds: the power
+        is cut then."""
         disk = self.directory / name
         one = installer.Installation(disk, self.reference(tag), options)
-        said = installer.install([one], self._registry.port, self.directory / f"{name}.installer", timeout)
+        said = installer.install([one], self._registry.port, self.directory / f"{name}.installer", timeout,
+                                 start_tpm(tpm) if tpm is not None else ())
         (self.directory / f"{name}.installer" / "said").write_text(said)
         return disk
 
-    def machine(self, disk: Path, keys: Keys | None = None, *more: str) -> VirtualMachine:
-        """A machine with that disk, not started; with Secure Boot and `keys`, or in setup mode."""
-        firmware = self.workshop.secure_boot.firmware(keys)
-        return VirtualMachine(self.directory / f"{disk.name}.machine", disk, firmware, guest.prepare(), more=more)
+    def machine(self, disk: Path, *more: str, tpm: Path | None = None) -> VirtualMachine:
+        """A machine with that disk, not started; its firmware is in setup mode."""
+        firmware = self.workshop.secure_boot.firmware
+        return VirtualMachine(self.directory / f"{disk.name}.machine", disk, firmware, guest.prepare(), more=more,
+                              tpm=tpm)
 
 
 def status(machine: VirtualMachine) -> dict[str, Any]:

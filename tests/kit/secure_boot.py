@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Secure Boot with keys of our own: makes them, signs with them, builds UKIs, and enrols them in firmware.
+"""Secure Boot with keys of our own: makes them, signs with them, builds UKIs, and what enrols the keys in firmware.
 
-By programs of a Debian tree (openssl, sbsign, ukify, virt-fw-vars, OVMF), in a chroot.
+By programs of a Debian tree (openssl, sbsign, efitools, ukify, OVMF), in a chroot.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from kit.virtual_machine import Firmware
 
 OWNER = "6d1c4d23-5e4b-4d8a-9d3e-0f6a0b1c2d3e"
 """The GUID under which our keys are enrolled; any will do."""
-CODE = "OVMF_CODE_4M.secboot.fd"
-VARIABLES = "OVMF_VARS_4M.fd"
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,10 @@ class Keys:
 
 
 class SecureBoot:
-    """`tools` is the tree with the programs; what they make goes to `directory`, or is returned."""
+    """`tools` is the tree with the programs; what they make is returned."""
 
-    def __init__(self, tools: Path, directory: Path) -> None:
+    def __init__(self, tools: Path) -> None:
         self._tools = tools
-        self._directory = directory
 
     def make_keys(self, name: str) -> Keys:
         """A new key, and a certificate that says it is `name`."""
@@ -51,27 +48,32 @@ class SecureBoot:
             desk.run("sbsign", "--key", "key", "--cert", "certificate", "--output", "signed", "program")
             return desk.read("signed")
 
-    def uki(self, kernel: bytes, initrd: bytes, os_release: bytes, cmdline: str) -> bytes:
-        """A unified kernel image, not signed."""
+    def enrolment(self, keys: Keys) -> dict[str, bytes]:
+        """What systemd-boot enrols so that these keys, and no others, say what boots: signed variables by name."""
         with self._desk() as desk:
+            desk.write_keys(keys)
+            desk.run("cert-to-efi-sig-list", "-g", OWNER, "certificate", "list")
+            for name in ("PK", "KEK", "db"):
+                desk.run("sign-efi-sig-list", "-g", OWNER, "-k", "key", "-c", "certificate", name, "list", name)
+            return {f"{name}.auth": desk.read(name) for name in ("PK", "KEK", "db")}
+
+    def uki(self, keys: Keys, kernel: bytes, initrd: bytes, os_release: bytes, cmdline: str) -> bytes:
+        """A unified kernel image with a signature of what it is measured as, but itself not signed."""
+        with self._desk() as desk:
+            desk.write_keys(keys)
+            desk.run("openssl", "rsa", "-in", "key", "-pubout", "-out", "public")
             for name, content in (("kernel", kernel), ("initrd", initrd), ("os-release", os_release)):
                 desk.write(name, content)
             desk.run("ukify", "build", "--linux=kernel", "--initrd=initrd", "--os-release=@os-release",
-                     f"--cmdline={cmdline}", "--output=uki")
+                     f"--cmdline={cmdline}", "--pcr-private-key=key", "--pcr-public-key=public", "--pcr-banks=sha256",
+                     "--output=uki")
             return desk.read("uki")
 
-    def firmware(self, keys: Keys | None = None) -> Firmware:
-        """UEFI firmware for a virtual machine: with Secure Boot and these keys, or in setup mode, where all boots."""
+    @property
+    def firmware(self) -> Firmware:
+        """UEFI firmware for a virtual machine, in setup mode: everything boots until somebody enrols keys."""
         here = self._tools / "usr/share/OVMF"
-        if keys is None:
-            return Firmware(here / CODE, here / VARIABLES)
-        target = self._directory / "variables.secure"
-        with self._desk() as desk:
-            desk.write_keys(keys)
-            desk.run("virt-fw-vars", "--input", f"/usr/share/OVMF/{VARIABLES}", "--output", "variables", "--set-pk",
-                     OWNER, "certificate", "--add-kek", OWNER, "certificate", "--add-db", OWNER, "certificate", "--sb")
-            target.write_bytes(desk.read("variables"))
-        return Firmware(here / CODE, target)
+        return Firmware(here / "OVMF_CODE_4M.secboot.fd", here / "OVMF_VARS_4M.fd")
 
     @contextmanager
     def _desk(self) -> Iterator[_Desk]:

@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 
 from kit import guest
+from kit.tpm import start as start_tpm
 
 HOST = "10.0.2.2"
 """How a machine calls the one that it runs on."""
@@ -63,14 +64,14 @@ class Result:
 
 
 class VirtualMachine:
-    """A machine with one disk (in raw format, written to). A context manager that starts it, and ends it like a power
-    cut.
+    """A machine with one disk (in raw format, written to), and perhaps a TPM, whose memory is in the directory `tpm`. A
+    context manager that starts it, and ends it like a power cut.
 
     The variables of its firmware are in `directory`, too: who makes another machine there finds them as they were left.
     """
 
     def __init__(self, directory: Path, disk: Path, firmware: Firmware, kit: guest.Kit, *,
-                 more: Sequence[str] = ()) -> None:
+                 more: Sequence[str] = (), tpm: Path | None = None) -> None:
         self.directory = directory
         self.disk = disk
         self.console = directory / "console"
@@ -80,6 +81,7 @@ class VirtualMachine:
         self._code = firmware.code
         self._variables = directory / "variables"
         self._more = list(more)
+        self._tpm = tpm
         self._process: subprocess.Popen[bytes] | None = None
         self._agent: socket.socket | None = None
         self._qmp: socket.socket | None = None
@@ -125,7 +127,7 @@ class VirtualMachine:
             "-chardev", f"socket,id=agent,fd={theirs.fileno()}",
             "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=test",
             "-chardev", f"socket,id=control,fd={controlled.fileno()}", "-mon", "chardev=control,mode=control",
-            *self._more,
+            *self._more, *(start_tpm(self._tpm) if self._tpm is not None else ()),
         ]
         errors = (self.directory / "qemu.log").open("ab")
         with theirs, controlled, errors:

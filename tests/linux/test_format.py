@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""File systems and encrypted volumes, checked by the programs that others check them with."""
+"""File systems, checked by the programs that others check them with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import uuid
 from pathlib import Path
 
 import pytest
@@ -101,37 +100,3 @@ def test_a_file_system_that_the_kernel_lacks() -> None:
         pytest.skip("needs root")
     with pytest.raises(Unsupported):
         format.require("no-such-file-system", encrypted=False)
-
-
-@pytest.fixture
-def mapper() -> None:
-    if os.geteuid() != 0 or not Path("/dev/mapper/control").exists():
-        pytest.skip("no device-mapper here")
-    needs("cryptsetup", "systemd-cryptenroll")
-
-
-@pytest.mark.usefixtures("mapper")
-def test_only_the_recovery_key_opens_the_volume(file: Path) -> None:
-    volume = str(uuid.uuid4())
-    with loopback.attached(file) as device:
-        key, recovery = format.make_luks(str(device), "secret", volume, tpm2_pcrs=None)
-        with format.opened(str(device), key, "bootcd-test") as plain:
-            Path(plain).write_bytes(b"plain text" * 1000)
-            format.forget_key(str(device), key)
-        assert not Path("/dev/mapper/bootcd-test").exists()
-    assert (tags(file)["TYPE"], tags(file)["UUID"], tags(file)["LABEL"]) == ("crypto_LUKS", volume, "secret")
-    assert b"plain text" not in file.read_bytes()
-
-    with loopback.attached(file) as device:
-        def opens(secret: bytes) -> bool:
-            done = subprocess.run(["cryptsetup", "open", "--test-passphrase", "--key-file", "-", device],
-                                  input=secret, check=False, capture_output=True)
-            return done.returncode == 0
-
-        assert len(recovery.replace("-", "")) == 64
-        assert opens(recovery.encode())
-        assert not opens(key)
-        assert not opens(b"")
-        dump = subprocess.run(["cryptsetup", "luksDump", device], capture_output=True, text=True, check=True).stdout
-        assert "systemd-recovery" in dump
-        assert dump.count(": luks2") == 1, "one key slot"

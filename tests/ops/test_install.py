@@ -24,14 +24,15 @@ from bootcd.config import Config
 from bootcd.deploy.disk import ESP_TYPE, ROOT_TYPES
 from bootcd.errors import BootcdError, UsageError
 from bootcd.layout import Sysroot
+from bootcd.linux.files import CRASH_STATUS
 from bootcd.linux.mount import FsContext
 from bootcd.model import SilentProgress
 from bootcd.ops import images, update
 from bootcd.ops.machine import Machine
 from kit import loopback
-from kit.images import Dir, File, ImageBuilder
+from kit.images import Dir, File, ImageBuilder, Whiteout
 from kit.loopback import MIB
-from kit.os_images import base_layer, os_image
+from kit.os_images import KERNEL_VERSION, base_layer, os_image
 from kit.pefiles import make_pe
 
 pytestmark = [
@@ -156,6 +157,7 @@ def test_a_disk_in_use_is_refused(tmp_path: Path, image: str) -> None:
 
 
 @pytest.mark.parametrize(("words", "status", "message"), [
+    (("",), 3, "there is no ''"),
     (("/dev/nothing",), 3, "there is no /dev/nothing"),
     (("/dev/null",), 2, "/dev/null is neither a block device nor a file"),
     (("/proc",), 2, "/proc is a directory"),
@@ -320,11 +322,37 @@ def test_a_root_of_ones_own(tmp_path: Path, image: str) -> None:
 def test_an_installation_that_was_cut_off_leaves_nothing_and_begins_anew(tmp_path: Path, image: str) -> None:
     needs_fat()
     disk = blank(tmp_path / "disk")
-    for point in ("esp-before-rename", "after-write-entry"):
-        done = bootcctl("install", "to-disk", "--wipe", disk, image, env={"BOOTCD_CRASH_AT": point})
-        assert done.returncode == 137, f"{point}: {done.stderr}"
+    for point in ("disk-partitioned", "disk-formatted", "esp-before-rename", "after-write-entry"):
+        cut_off(point, disk, image)
     to_disk("--wipe", disk, image)
     check(disk, tmp_path)
+
+
+def cut_off(point: str, *words: str | Path) -> None:
+    done = bootcctl("install", "to-disk", "--wipe", *words, env={"BOOTCD_CRASH_AT": point})
+    assert done.returncode == CRASH_STATUS, f"{point}: {done.stderr}"
+
+
+def test_installation_to_a_disk_with_large_sectors(tmp_path: Path, image: str) -> None:
+    needs_fat()
+    disk = blank(tmp_path / "a disk", 512 * MIB)
+    with loopback.attached(disk, "--partscan", "--sector-size", "4096") as device:
+        to_disk(device, image)
+        check(device, tmp_path)
+        subprocess.run(["partx", "--delete", device], check=False, capture_output=True)
+
+
+def test_an_installation_that_fails_tells_what_became_of_the_disk(tmp_path: Path) -> None:
+    needs_fat()
+    image = publish(tmp_path, os_image("1.0", [Whiteout(f"usr/lib/modules/{KERNEL_VERSION}/vmlinuz")]))
+    disk = blank(tmp_path / "disk")
+    said = refused(9, disk, image)
+    assert "the image has neither a kernel" in said
+    assert f"{disk} is erased and holds no whole installation" in said
+    assert "/usr/lib/modules/<version>/{vmlinuz,initramfs.img}" in said
+    said = refused(9, "--image-size", "256M", tmp_path / "new", image)
+    assert "is erased" not in said
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_installation_that_was_interrupted(tmp_path: Path, image: str) -> None:
@@ -361,8 +389,10 @@ def test_an_encrypted_root(tmp_path: Path, image: str) -> None:
     needs_fat()
     if not Path("/dev/mapper/control").exists() or shutil.which("systemd-cryptenroll") is None:
         pytest.skip("no device-mapper, or no systemd-cryptenroll")
-    disk = tmp_path / "disk"
-    out = to_disk("--image-size", "512M", "--encrypt", "recovery-key", disk, image)
+    disk = blank(tmp_path / "disk", 512 * MIB)
+    for point in ("disk-formatted", "disk-bound"):
+        cut_off(point, "--encrypt", "recovery-key", disk, image)
+    out = to_disk("--wipe", "--encrypt", "recovery-key", disk, image)
     key = out.splitlines()[-1].strip()
     esp, root = loopback.parts(disk)
     with loopback.part(disk, esp) as device, loopback.mounted(device, tmp_path / "esp") as path:

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sealed machine under Secure Boot with keys of our own: it boots what we signed, and nothing else.
+"""A sealed machine under Secure Boot with keys of our own: it enrols them, and boots what we signed, and nothing else.
+
+Its root file system is encrypted; the TPM2 opens it for what we signed.
 
 The tests are chapters of one story: each begins where the one before it ended, and none can be run alone.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import faulthandler
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -57,10 +60,11 @@ def with_other_digest(uki: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def machine(story: Story) -> Iterator[VirtualMachine]:
-    """It has more disks, each with a UKI that differs from ours: by the signature alone, or by the digest on its
-    command line, which was changed after signing."""
+    """It begins in setup mode. Its other disks have each a UKI that differs from ours: by the signature alone, or by
+    the digest on its command line, which was changed after signing."""
     room = story.room
-    disk = room.install("disk", "latest")
+    tpm = room.directory / "tpm"
+    disk = room.install("disk", "latest", "--encrypt=tpm2", tpm=tpm)
     more = []
     sign, unsigned = room.workshop.secure_boot.sign, story.sealed.unsigned_uki
     for name, uki in (("unsigned", unsigned), ("foreign", sign(story.foreign, unsigned)),
@@ -71,7 +75,7 @@ def machine(story: Story) -> Iterator[VirtualMachine]:
         sectors.write_bytes(uki + bytes(-len(uki) % 512))
         more += ["-drive", f"if=none,id={name},format=raw,readonly=on,file={sectors}",
                  "-device", f"virtio-blk-pci,drive={name},serial={name}"]
-    with room.machine(disk, story.ours, *more) as machine:
+    with room.machine(disk, *more, tpm=tpm) as machine:
         machine.wait()
         yield machine
         print("boots: " + ", ".join(f"{one:.0f} s" for one in machine.boot_times))
@@ -98,6 +102,10 @@ def test_status_tells_the_whole_chain(machine: VirtualMachine) -> None:
     assert "verity=require" in mounts
     assert f"composefs.digest=v1-sha512-12:{booted['id']}" in machine.check("cat /proc/cmdline").split()
     assert "Secure Boot: enabled (user)" in machine.check("bootctl status --no-pager")
+    assert "Custom Secure Boot keys successfully enrolled, rebooting the system now!" in machine.read_console()
+    assert machine.check("lsblk -no TYPE /dev/mapper/root").split() == ["crypt"]
+    token = json.loads(machine.check("cryptsetup token export --token-id 1 /dev/disk/by-partlabel/root"))
+    assert (token["type"], token["tpm2-pcrs"], token["tpm2_pubkey_pcrs"]) == ("systemd-tpm2", [], [11])
     assert machine.check("systemctl --failed --no-legend --plain") == ""
 
 

@@ -15,6 +15,7 @@ interrupted copy leaves is completed by the next one or removed as unreferenced.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from itertools import chain
 from ..errors import ObjectMismatch
 from ..formats.fsverity import Algorithm
 from ..formats.pe import Pe
+from ..linux.files import translate
 from .esp import KERNELS, Esp
 from .kargs import ComposefsKarg, choose_karg
 
@@ -231,6 +233,17 @@ def uki_digest(pe: Pe, algorithm: Algorithm) -> ComposefsKarg | None:
 def uki_boot_digest(pe: Pe) -> str:
     """The boot digest of the kernel and initrd inside a UKI. Raises PeError when one is missing."""
     return boot_digest(_pieces(pe.section(".linux")), _pieces(pe.section(".initrd")))
+
+
+def pcr_key(esp: Esp, deployment: str) -> bytes:
+    """The public key, in PEM, of the signatures in the UKI of a deployment of what it is measured as; empty when it has
+    none, or there is no UKI. Raises PeError."""
+    path = uki_path(deployment)
+    if not esp.size(path):
+        return b""
+    with translate(f"cannot read {esp.join(path)}"), open(esp.join(path), "rb") as file:
+        pe = Pe.parse(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ), path)
+    return bytes(pe.section(".pcrpkey")) if ".pcrpkey" in pe.sections else b""
 
 
 def _pieces(view: memoryview) -> Iterator[bytes]:

@@ -1,15 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making file systems and encrypted volumes, by the programs that distributions have for it.
-
-Keys and passphrases go through standard input, never through an argument that others could read.
-"""
+"""Making file systems, by the programs that distributions have for it."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
-from collections.abc import Iterator
 
 from ..errors import Unsupported
 from .mount import FsContext
@@ -53,45 +47,3 @@ def make_root(device: str, filesystem: str, label: str, uuid: str) -> None:
     # fs-verity needs blocks as large as pages up to Linux 6.3; the default of a small file system is 1 KiB.
     verity = ["-O", "verity"] if os.path.exists(_VERITY) else []
     run(["mkfs.ext4", "-q", "-F", "-b", "4096", *verity, "-L", label, "-U", uuid, device])
-
-
-# --- encryption -------------------------------------------------------------------------------------------------------
-
-
-def has_tpm2() -> bool:
-    """Whether there is a TPM2 that this kernel drives."""
-    return os.path.isdir("/sys/class/tpmrm") and bool(os.listdir("/sys/class/tpmrm"))
-
-
-def make_luks(device: str, label: str, uuid: str, *, tpm2_pcrs: str | None) -> tuple[bytes, str]:
-    """A LUKS2 volume that a recovery key opens, and the TPM2 of this machine where `tpm2_pcrs` says with which PCRs,
-    none if empty. Returns the key that opens it for now, and the recovery key. `forget_key` ends the first."""
-    key = secrets.token_bytes(64)
-    # The key is as random as the volume key: nothing is gained by slowing down who guesses it.
-    run(["cryptsetup", "luksFormat", "--batch-mode", "--type", "luks2", "--pbkdf", "pbkdf2", "--pbkdf-force-iterations",
-         "1000", "--label", label, "--uuid", uuid, "--key-file", "-", device], input=key)
-    recovery = _enroll(device, key, "--recovery-key")
-    if tpm2_pcrs is not None:
-        _enroll(device, key, "--tpm2-device=auto", f"--tpm2-pcrs={tpm2_pcrs}")
-    return key, recovery
-
-
-def forget_key(device: str, key: bytes) -> None:
-    """Remove the key that `make_luks` made."""
-    run(["cryptsetup", "luksRemoveKey", "--batch-mode", device, "-"], input=key)
-
-
-@contextlib.contextmanager
-def opened(device: str, key: bytes, name: str) -> Iterator[str]:
-    """The path of an opened volume. It closes with its last user: call the block's end when that is a mount."""
-    run(["cryptsetup", "open", "--type", "luks2", "--key-file", "-", device, name], input=key)
-    try:
-        yield f"/dev/mapper/{name}"
-    finally:
-        run(["cryptsetup", "close", "--deferred", name])
-
-
-def _enroll(device: str, key: bytes, *what: str) -> str:
-    # /dev/stdin would be udev's, which does not run in every container.
-    done = run(["systemd-cryptenroll", "--unlock-key-file=/proc/self/fd/0", *what, device], input=key)
-    return done.stdout.decode("ascii", "replace").strip()

@@ -2,8 +2,9 @@
 """Install to a disk: everything that can be refused is refused first, then the disk is erased.
 
 What is mounted, attached and opened on the way belongs to this process and goes with it, however it ends: mounts to its
-own namespace, loop devices and encrypted volumes to their last user. An installation that was cut off begins anew; it
-boots only once it was complete, since its boot entry is the last thing that is written.
+own namespace, loop devices and encrypted volumes to their last user. An installation that was cut off begins anew. It
+boots only once it was complete: the boot entry is the last thing that is written, but for the TPM2, which can be asked
+to open the root file system only when it is known what boots; nobody was told yet what else opens it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..boot import kernels, loader
@@ -30,11 +31,10 @@ from ..errors import (
     Interrupted,
     PermissionDenied,
     RootFull,
-    Unsupported,
     UsageError,
 )
 from ..layout import Sysroot
-from ..linux import block, files, format, mount, process
+from ..linux import block, files, format, luks, mount, process
 from ..model import ImageReference, Platform
 from . import last, update
 from .machine import Machine
@@ -117,8 +117,7 @@ def _check_encryption(disk: block.Disk, options: DiskOptions) -> None:
     if disk.is_file:
         raise UsageError("a file is for another machine, and the TPM2 is that of this one",
                          advice="Use --encrypt recovery-key, and systemd-cryptenroll on the machine itself.")
-    if not format.has_tpm2():
-        raise Unsupported("this machine has no TPM2", advice="Use --encrypt recovery-key.")
+    luks.check_tpm2()
 
 
 def _partitions(layout: Layout, options: DiskOptions) -> tuple[PartitionInfo, ...]:
@@ -133,49 +132,61 @@ def _install(
 ) -> DiskResult:
     with contextlib.ExitStack() as stack:
         descriptor = stack.enter_context(block.locked(disk))
+        stack.enter_context(_telling(disk, options))
         machine.progress.begin(f"Making partitions and file systems on {disk.path}")
         block.write_table(disk, layout.script())
+        files.step("disk-partitioned")
         places = [(one.start, one.size) for one in (layout.esp, layout.root)]
         esp_device, root_device = stack.enter_context(block.partitions(disk, descriptor, places))
         format.make_fat(esp_device, "ESP", start=layout.esp.start // layout.sector)
-        root, kargs, recovery_key = stack.enter_context(_root(machine, root_device, options))
+        volume = _encrypted(machine, root_device) if options.encrypt != "none" else None
+        root, kargs = stack.enter_context(_root(root_device, volume, options))
         esp = stack.enter_context(mount.mounted("vfat", esp_device, "esp", umask="0077"))
         there = replace(machine, sysroot=Sysroot(root), esp_path=esp)
-        with _plainly(disk, root, esp):
-            change = last.recorded(there, "install", by, lambda: _deploy(there, image, options, keys, kargs))
+        with _plainly(disk.path, root, esp):
+            change = last.recorded(there, "install", by, lambda: _deploy(there, image, options, keys, kargs, volume))
         machine.progress.begin(f"Flushing {disk.path}")
-    return replace(plan, change=change, recovery_key=recovery_key)
+    return replace(plan, change=change, recovery_key=volume.recovery_key if volume is not None else "")
+
+
+@dataclass(frozen=True, slots=True)
+class _Volume:
+    """An encrypted volume on `device`; `key` opens it as long as it is being installed to."""
+
+    device: str
+    uuid: str
+    key: bytes
+    recovery_key: str
+
+
+def _encrypted(machine: Machine, device: str) -> _Volume:
+    machine.progress.begin("Encrypting the root file system")
+    volume_id = str(uuid.uuid4())
+    key = luks.make_luks(device, "root-encrypted", volume_id)
+    return _Volume(device, volume_id, key, luks.enroll_recovery_key(device, key))
 
 
 @contextlib.contextmanager
-def _root(machine: Machine, device: str, options: DiskOptions) -> Iterator[tuple[Path, tuple[str, ...], str]]:
-    """The mounted root file system, made anew; the arguments by which an initrd finds it; the recovery key."""
+def _root(device: str, volume: _Volume | None, options: DiskOptions) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """The mounted root file system, made anew; the arguments by which an initrd finds it."""
     filesystem = str(uuid.uuid4())
     kargs = ["rw"] if any(karg.startswith("root=") for karg in options.kargs) else [f"root=UUID={filesystem}", "rw"]
-    recovery_key = ""
-    with contextlib.ExitStack() as mounts, contextlib.ExitStack() as volume:
-        if options.encrypt != "none":
-            volume_id = str(uuid.uuid4())
-            kargs.append(f"rd.luks.name={volume_id}=root")
-            pcrs = None
+    with contextlib.ExitStack() as mounts, contextlib.ExitStack() as opening:
+        if volume is not None:
+            kargs.append(f"rd.luks.name={volume.uuid}=root")
             if options.encrypt == "tpm2":
-                kargs.append(f"rd.luks.options={volume_id}=tpm2-device=auto")
-                pcrs = _SECURE_BOOT_PCR if loader.read_variables().secure_boot else ""
-                if not pcrs:
-                    machine.progress.note("Secure Boot is off, so the TPM2 opens the disk for whatever boots here.")
-            machine.progress.begin("Encrypting the root file system")
-            key, recovery_key = format.make_luks(device, "root-encrypted", volume_id, tpm2_pcrs=pcrs)
-            plain = volume.enter_context(format.opened(device, key, f"bootcd-{volume_id[:8]}"))
-            format.forget_key(device, key)
-            device = plain
+                kargs.append(f"rd.luks.options={volume.uuid}=tpm2-device=auto")
+            device = opening.enter_context(luks.opened(device, volume.key, f"bootcd-{volume.uuid[:8]}"))
         format.make_root(device, options.filesystem, "root", filesystem)
+        files.step("disk-formatted")
         root = mounts.enter_context(mount.mounted(options.filesystem, device, "root"))
-        volume.close()  # from now on it is open as long as it is mounted
-        yield root, tuple(kargs), recovery_key
+        opening.close()  # from now on it is open as long as it is mounted
+        yield root, tuple(kargs)
 
 
 def _deploy(
-    machine: Machine, image: str, options: DiskOptions, keys: bytes, disk_kargs: tuple[str, ...]
+    machine: Machine, image: str, options: DiskOptions, keys: bytes, disk_kargs: tuple[str, ...],
+    volume: _Volume | None,
 ) -> ChangeResult:
     change = update.install(machine, image, options.kargs, disk_kargs)
     assert change.deployment is not None
@@ -184,6 +195,11 @@ def _deploy(
     esp = machine.esp()
     if esp.size(CONFIG) is None:
         esp.write(CONFIG, [_LOADER_CONFIG], len(_LOADER_CONFIG))
+    if volume is not None:
+        if options.encrypt == "tpm2":
+            _bind(machine, volume, kernels.pcr_key(esp, change.deployment.id))
+        files.step("disk-bound")
+        luks.forget_key(volume.device, volume.key)
     kernel = sum(one.size for one in kernels.list_kernels(esp).kernels)
     wanted = machine.config.keep_previous + 2
     fitting = 1 + esp.free() // max(kernel, 1)
@@ -193,17 +209,38 @@ def _deploy(
     return change
 
 
+def _bind(machine: Machine, volume: _Volume, pcr_key: bytes) -> None:
+    """Let the TPM2 open the volume for what boots."""
+    machine.progress.begin("Binding the root file system to the TPM2")
+    pcrs = _SECURE_BOOT_PCR if loader.read_variables().secure_boot else ""
+    if not pcrs:
+        machine.progress.note("Secure Boot is off, so the TPM2 opens the disk for whatever boots here.")
+    luks.enroll_tpm2(volume.device, volume.key, pcrs, pcr_key)
+
+
 @contextlib.contextmanager
-def _plainly(disk: block.Disk, root: Path, esp: Path) -> Iterator[None]:
-    """Errors name the disk instead of our mounts, and advise what helps on a new one."""
+def _telling(disk: block.Disk, options: DiskOptions) -> Iterator[None]:
+    """Errors tell what became of the disk; a file that was made goes away."""
     try:
         yield
     except KeyboardInterrupt as error:
         raise Interrupted(f"interrupted; {disk.path} holds no whole installation",
                           advice="Install again with --wipe.") from error
     except BootcdError as error:
-        text = str(error).replace(os.fspath(root), f"root file system of {disk.path}")
-        text = text.replace(os.fspath(esp), f"boot partition of {disk.path}")
+        if options.image_size is not None:
+            raise
+        raise type(error)(f"{error}; {disk.path} is erased and holds no whole installation",
+                          advice=error.hint) from error
+
+
+@contextlib.contextmanager
+def _plainly(disk: str, root: Path, esp: Path) -> Iterator[None]:
+    """Errors name the disk instead of our mounts, and advise what helps on a new one."""
+    try:
+        yield
+    except BootcdError as error:
+        text = str(error).replace(os.fspath(root), f"root file system of {disk}")
+        text = text.replace(os.fspath(esp), f"boot partition of {disk}")
         advice = error.hint
         if isinstance(error, EspFull):
             advice = "Install again with a larger --esp-size and --wipe."
