@@ -13,6 +13,7 @@ from bootcd.deploy import plan
 from bootcd.deploy.etc import merge
 from bootcd.deploy.etccompare import Comparison
 from bootcd.deploy.etcrules import Policy, Rule, Rules
+from bootcd.deploy.facts import Entry, Facts
 from bootcd.deploy.records import Record
 from bootcd.formats.fsverity import Algorithm
 from bootcd.formats.tree import Directory, RegularFile
@@ -83,11 +84,11 @@ def record(number: int, generation: int | None) -> Record:
                   generation=generation)
 
 
-def machine() -> plan.Facts:
+def machine() -> Facts:
     records = [record(number, number) for number in range(DEPLOYMENTS, 0, -1)]
     ids = frozenset(one.id for one in records)
-    return plan.Facts(
+    return Facts(
         records={one.id: one for one in records}, booted=records[0].id, last_generation=DEPLOYMENTS,
-        entries=tuple(plan.Entry(f"bootcd-{one.generation:010}-{one.short_id}.conf", one.generation or 0, one.short_id)
+        entries=tuple(Entry(f"bootcd-{one.generation:010}-{one.short_id}.conf", one.generation or 0, one.short_id)
                       for one in records),
         kernels={one.boot_digest: 40 for one in records}, esp_free=10, images=ids, state=ids, names=ids)

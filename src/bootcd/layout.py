@@ -7,7 +7,7 @@
     <sysroot>/state/deploy/<id>/<id>.origin   what bootc reads
     <sysroot>/state/os/default/var            /var of all deployments
     <sysroot>/state/bootcd/deployments/<id>.json, journal/, generation, rejected.json, lock
-    <sysroot>/state/bootcd/last-result.json, update.json, running/
+    <sysroot>/state/bootcd/last-result.json, update.json, running/, ballast/
 """
 
 from __future__ import annotations
@@ -74,6 +74,11 @@ class Sysroot:
     def running(self) -> Path:
         """One file for each operation that is under way."""
         return self.own_state / "running"
+
+    @property
+    def ballast(self) -> Path:
+        """Room for the moment when there is none."""
+        return self.own_state / "ballast"
 
     @property
     def lock(self) -> Path:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from bootcd.deploy import plan
-from bootcd.deploy.plan import Action, Entry, Facts, Kernel
+from bootcd.deploy.facts import Entry, Facts, kept, kernel_names, spare, with_generations, without
+from bootcd.deploy.plan import Action, Kernel
 from bootcd.deploy.records import Pin, Record, decode
 from bootcd.errors import EspFull, NoRollback, NothingStaged, Refused
 
@@ -36,14 +37,14 @@ def facts(*records: Record, **changes: Any) -> Facts:
     values: dict[str, Any] = {
         "records": {one.id: one for one in records}, "entries": tuple(map(entry, deployed)),
         "last_generation": max([0, *(one.generation or 0 for one in records)]),
-        "kernels": {name: 10 for one in records for name in plan.kernel_names(one)}, "esp_free": 1000,
+        "kernels": {name: 10 for one in records for name in kernel_names(one)}, "esp_free": 1000,
         "images": frozenset(one.id for one in records), "state": frozenset(one.id for one in records),
     }
     return Facts(**{**values, **changes})
 
 
 def kernel(of: Record, size: int = 10) -> Kernel:
-    return Kernel(plan.kernel_names(of)[0], size, {"vmlinuz": (1, "00"), "initrd": (1, "00")})
+    return Kernel(kernel_names(of)[0], size, {"vmlinuz": (1, "00"), "initrd": (1, "00")})
 
 
 def back(state: Facts, target: Record) -> plan.Plan:
@@ -127,6 +128,42 @@ def test_a_shared_kernel_goes_only_with_the_last_that_needs_it() -> None:
     assert what(made)[:5] == [f"remove-entry {entry(first).file_name}", f"remove-record {first.id}",
                               f"remove-entry {entry(second).file_name}", f"remove-record {second.id}",
                               "remove-kernel shared"]
+
+
+def test_room_is_made_before_the_kernel_is_known() -> None:
+    state = facts(NOW, OLD, esp_free=5)
+    assert plan.plan_room(state, 5).steps == ()
+    assert what(plan.plan_room(state, 15)) == [f"remove-entry {entry(OLD).file_name}", f"remove-record {OLD.id}",
+                                               f"remove-kernel {OLD.boot_digest}"]
+    with pytest.raises(EspFull, match="needs 16 bytes, 5 are free, 10 could be made free"):
+        plan.plan_room(state, 16)
+
+
+def test_what_may_go_goes_in_order() -> None:
+    """The staged deployment last, and never the last good one, however old it is."""
+    now, bad, good = record("now", 4), record("bad", 3), record("good", 2, health="good")
+    oldest, staged = record("oldest", 1), record("staged")
+    pinned = record("pinned", 5, pins=(Pin("", ""),))
+    state = facts(now, bad, good, oldest, staged, pinned, booted=now.id)
+    assert state.default == pinned
+    assert spare(state) == [oldest, bad, staged]
+    assert spare(state, staged.id) == [oldest, bad]
+    assert kept(state, 0)[good.id] == "last good"
+    failed = replace(good, health="bad")
+    assert failed in spare(facts(now, failed)), "not any more"
+
+
+def test_the_machine_without_some() -> None:
+    left = without(facts(NOW, OLD, NEW), [OLD, NEW])
+    assert list(left.records) == [NOW.id]
+    assert left.deployed() == [NOW]
+
+
+def test_an_entry_makes_room_for_itself_of_what_nothing_needs() -> None:
+    kernels = {NOW.boot_digest: 10, OLD.boot_digest: 10, "nobody's": 30, "others'": 5}
+    state = facts(NOW, OLD, kernels=kernels, foreign=frozenset({"others'"}), esp_free=0)
+    assert what(back(state, OLD))[:3] == ["reject sha256:now", "remove-kernel nobody's", f"write-entry {OLD.id}"]
+    assert "remove-kernel nobody's" not in what(back(replace(state, esp_free=1), OLD))
 
 
 @pytest.mark.parametrize("state", [
@@ -258,17 +295,17 @@ def test_who_stays_and_why() -> None:
     pinned = record("pinned", 1, pins=(Pin("mine", ""),))
     previous, gone, booted = record("previous", 4), record("gone", 2), record("booted", 3)
     state = facts(record("default", 5), previous, booted, gone, pinned, NEW, booted=booted.id)
-    reasons = {state.records[id].version: why for id, why in plan.kept(state, 1).items()}
+    reasons = {state.records[id].version: why for id, why in kept(state, 1).items()}
     assert reasons == {"booted": "booted", "default": "default", "new": "staged", "pinned": "pinned",
                        "previous": "previous"}
-    assert "gone" in {state.records[id].version for id in plan.kept(state, 2)}
-    assert "previous" not in {state.records[id].version for id in plan.kept(state, 0)}
+    assert "gone" in {state.records[id].version for id in kept(state, 2)}
+    assert "previous" not in {state.records[id].version for id in kept(state, 0)}
 
 
 def test_a_bad_deployment_does_not_take_the_place_of_a_good_one() -> None:
     now, bad, good = record("now", 3), record("bad", 2), record("good", 1)
     state = facts(now, bad, good, entries=(entry(now), entry(good), entry(bad, bad=True)))
-    assert set(plan.kept(state, 1)) == {now.id, good.id}
+    assert set(kept(state, 1)) == {now.id, good.id}
 
 
 def test_collection_drops_deployments_then_what_only_they_needed() -> None:
@@ -313,7 +350,7 @@ def test_nothing_is_collected_while_a_record_is_missing() -> None:
 
 def test_an_entry_decides_whether_a_deployment_is_staged() -> None:
     """Finalizing may have failed between the entry and the record."""
-    found = plan.with_generations({NEW.id: NEW, NOW.id: NOW}, [entry(record("new", 7)), entry(NOW)])
+    found = with_generations({NEW.id: NEW, NOW.id: NOW}, [entry(record("new", 7)), entry(NOW)])
     assert (found[NEW.id].generation, found[NOW.id].generation) == (7, 2)
 
 
@@ -345,4 +382,4 @@ def test_two_deployments_of_one_image_share_its_tag() -> None:
 
 
 def test_the_kernel_of_a_uki_is_its_own() -> None:
-    assert plan.kernel_names(record("sealed", boot_type="uki")) == (record("sealed").id + ".efi",)
+    assert kernel_names(record("sealed", boot_type="uki")) == (record("sealed").id + ".efi",)

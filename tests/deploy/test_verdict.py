@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bootcd.deploy.plan import Entry, Facts
+from bootcd.deploy.facts import Entry, Facts
 from bootcd.deploy.records import Record
 from bootcd.deploy.verdict import Reaction, fell_back_from, judge, passed_over
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bootcd.deploy.plan import Entry, Facts
+from bootcd.deploy.facts import Entry, Facts
 from bootcd.deploy.records import Pin, Record
 from bootcd.errors import DeploymentNotFound
 from bootcd.ops.select import select

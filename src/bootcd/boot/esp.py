@@ -32,6 +32,7 @@ TEMPORARY_PREFIX = ".bootcd-"
 TEMPORARY_SUFFIX = ".tmp"
 
 _CHUNK = 1 << 20
+_ENTRIES_ROOM = 64 << 10
 
 
 class Esp:
@@ -58,6 +59,10 @@ class Esp:
         with translate(f"cannot examine {self.path}", full=EspFull):
             state = os.statvfs(self.path)
         return state.f_bavail * state.f_frsize
+
+    def free_for_kernels(self) -> int:
+        """Bytes that kernels may still take: entries have to fit beside them."""
+        return max(self.free() - _ENTRIES_ROOM, 0)
 
     def total(self) -> int:
         """Bytes of the whole file system."""

@@ -12,11 +12,12 @@ Nothing old is removed before the new is durable, except kernels that nothing ne
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from ..errors import EspFull, NoRollback, NothingStaged, Refused
+from .facts import Facts, kept, kernel_names, kernels_of_others, spare
 from .records import Record, encode
 
 _LAST_GENERATION = 10**10 - 1
@@ -58,115 +59,6 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A boot entry of ours as found on the ESP: `counted` while it has a boot counter, `failed` when that is used up,
-    `bad` then and when the loader passes the entry over, `kernel` the name below `EFI/bootcd` that it starts."""
-
-    file_name: str
-    generation: int
-    short_id: str
-    bad: bool = False
-    counted: bool = False
-    failed: bool = False
-    kernel: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """The machine as it is.
-
-    `entries` are ours in the loader's order, the default first. `kernels` maps names below `EFI/bootcd` to bytes used,
-    `partial` are those of them that an interrupted copy left incomplete, `foreign` those that entries of others name.
-    `state`, `names` and `tags` are what exists for collection: state directories, image names and OCI tags of ours.
-    `images` are the ids whose image is in the repository, `damaged` those whose record cannot be read.
-    """
-
-    records: Mapping[str, Record]
-    entries: tuple[Entry, ...] = ()
-    booted: str | None = None
-    last_generation: int = 0
-    kernels: Mapping[str, int] = field(default_factory=dict)
-    partial: frozenset[str] = frozenset()
-    foreign: frozenset[str] = frozenset()
-    esp_free: int = 0
-    state: frozenset[str] = frozenset()
-    names: frozenset[str] = frozenset()
-    tags: frozenset[str] = frozenset()
-    images: frozenset[str] = frozenset()
-    damaged: frozenset[str] = frozenset()
-
-    def deployed(self) -> list[Record]:
-        """Deployments with an entry, in the order in which the loader tries them."""
-        found: list[Record] = []
-        for entry in self.entries:
-            record = self.of_entry(entry)
-            if record is not None and record not in found:
-                found.append(record)
-        return found
-
-    def of_entry(self, entry: Entry) -> Record | None:
-        for record in self.records.values():
-            if record.id.startswith(entry.short_id):
-                return record
-        return None
-
-    @property
-    def staged(self) -> Record | None:
-        """The deployment that waits to be finalized; the newer one, should a replacement have stopped half-way."""
-        waiting = [record for record in self.records.values() if record.generation is None]
-        return max(waiting, key=lambda record: record.staged, default=None)
-
-    @property
-    def default(self) -> Record | None:
-        deployed = self.deployed()
-        return deployed[0] if deployed else None
-
-    @property
-    def current(self) -> Record | None:
-        """The deployment that changes start from: the booted one, or what would boot."""
-        return self.records.get(self.booted or "") or self.default
-
-    @property
-    def rollback(self) -> Record | None:
-        """Where `rollback` goes: the first after the default in the loader's order that is not known to be bad."""
-        return next((record for record in self.deployed()[1:] if not self.is_bad(record)), None)
-
-    def entries_of(self, record: Record) -> list[Entry]:
-        return [entry for entry in self.entries if record.id.startswith(entry.short_id)]
-
-    def is_bad(self, record: Record) -> bool:
-        """Whether a deployment is known not to boot."""
-        found = self.entries_of(record)
-        return record.health == "bad" or (bool(found) and all(entry.bad for entry in found))
-
-    def has_failed(self, record: Record) -> bool:
-        """Whether a deployment was tried and did not boot, which repairing its files would not change."""
-        found = self.entries_of(record)
-        return record.health == "bad" or (bool(found) and all(entry.failed for entry in found))
-
-    def has_kernel(self, record: Record) -> bool:
-        """Whether what a deployment boots from is on the ESP."""
-        return all(name in self.kernels and name not in self.partial for name in kernel_names(record))
-
-    def orphans(self) -> list[Entry]:
-        """Entries of ours that no record belongs to: of another installation on the same ESP, or of a deployment whose
-        record is damaged or lost. They are left alone, and so is all that they need."""
-        return [entry for entry in self.entries if self.of_entry(entry) is None]
-
-
-def with_generations(records: Mapping[str, Record], entries: Iterable[Entry]) -> dict[str, Record]:
-    """Records as the entries show them: who has an entry is deployed, even if the note of its generation failed."""
-    generations: dict[str, int] = {}
-    for entry in entries:
-        generations[entry.short_id] = max(entry.generation, generations.get(entry.short_id, 0))
-    return {
-        key: replace(record, generation=generations[record.short_id], locked=False)
-        if record.generation is None and record.short_id in generations else record
-        for key, record in records.items()
-    }
-
-
-@dataclass(frozen=True, slots=True)
 class Removal:
     """Something that nothing refers to any more, and why it may go. `kind` is one of deployment, entry, kernel, state,
     image name, tag."""
@@ -203,7 +95,9 @@ def plan_stage(facts: Facts, record: Record, kernel: Kernel, *, merge_from: str 
     if kernel.name in facts.partial:
         needed -= facts.kernels.get(kernel.name, 0)  # what is there of it makes way for the whole
     if needed > facts.esp_free:
-        steps += _make_room(facts, record, needed)
+        victims = [old for old in spare(facts, record.id) if old.generation is not None]
+        staying = [old for old in facts.records.values() if old.generation is not None or old.id == record.id]
+        steps += _make_room(facts, needed, victims, staying, {*kernel_names(record)})
     steps += _install(record, kernel)
     if record.id != facts.booted:
         steps.append(Step(Action.PREPARE_STATE, {"id": record.id, "merge-from": merge_from}))
@@ -301,32 +195,16 @@ def plan_unstage(facts: Facts) -> Plan:
     return Plan("unstage", tuple(_drop(facts, staged, "unstaged")))
 
 
-def kept(facts: Facts, keep_previous: int) -> dict[str, str]:
-    """Which deployments stay, by id, each with the first reason."""
-    reasons: dict[str, str] = {}
-
-    def keep(record: Record | None, why: str) -> None:
-        if record is not None:
-            reasons.setdefault(record.id, why)
-
-    keep(facts.records.get(facts.booted or ""), "booted")
-    keep(facts.default, "default")
-    keep(facts.staged, "staged")
-    for record in facts.records.values():
-        if record.pins:
-            keep(record, "pinned")
-    if facts.current is not None and facts.current.health != "good":
-        keep(last_good(facts), "last good")
-    previous = [record for record in facts.deployed() if reasons.get(record.id) not in ("booted", "default")]
-    previous.sort(key=facts.is_bad)
-    for record in previous[:keep_previous]:
-        keep(record, "previous")
-    return reasons
+def plan_drop(facts: Facts, record: Record) -> Plan:
+    """Give up a deployment of `spare`; what only it needed is left to collection."""
+    return Plan("make room", tuple(_drop(facts, record, "room on the root file system")))
 
 
-def last_good(facts: Facts) -> Record | None:
-    """The first deployment in the loader's order that is known to be good: what is left if all before it fail."""
-    return next((record for record in facts.deployed() if record.health == "good" and not facts.is_bad(record)), None)
+def plan_room(facts: Facts, needed: int) -> Plan:
+    """Make room on the ESP for a kernel of `needed` bytes that is to come. Raises EspFull, with the sums."""
+    if needed <= facts.esp_free:
+        return Plan("make room", ())
+    return Plan("make room", tuple(_make_room(facts, needed, spare(facts), facts.records.values(), set())))
 
 
 def plan_collect(facts: Facts, *, keep_previous: int) -> tuple[Plan, list[Removal]]:
@@ -355,7 +233,7 @@ def plan_collect(facts: Facts, *, keep_previous: int) -> tuple[Plan, list[Remova
             removals.append(Removal("deployment", record.id, why))
     staying = [record for record in facts.records.values() if record.id in reasons]
     orphans = facts.orphans()
-    in_use = {name for record in staying for name in kernel_names(record)} | _kernels_of_others(facts)
+    in_use = {name for record in staying for name in kernel_names(record)} | kernels_of_others(facts)
     for name, size in facts.kernels.items():
         if name not in in_use:
             why = "no deployment boots from it"
@@ -381,16 +259,6 @@ def plan_collect(facts: Facts, *, keep_previous: int) -> tuple[Plan, list[Remova
     return Plan("collect", tuple(steps)), removals
 
 
-def kernel_names(record: Record) -> tuple[str, ...]:
-    """The names below `EFI/bootcd` that a deployment boots from."""
-    return (f"{record.id}.efi",) if record.boot_type == "uki" else (record.boot_digest,)
-
-
-def _kernels_of_others(facts: Facts) -> set[str]:
-    """Names below `EFI/bootcd` that entries need which are not ours to judge."""
-    return {*facts.foreign, *(entry.kernel for entry in facts.orphans() if entry.kernel is not None)}
-
-
 def _install(record: Record, kernel: Kernel) -> list[Step]:
     return [
         Step(Action.HOLD, {"id": record.id, "manifest": record.manifest_digest}),
@@ -408,10 +276,16 @@ def _tries(facts: Facts, record: Record, tries: int) -> int:
 
 
 def _promote(facts: Facts, record: Record, tries: int) -> list[Step]:
+    room = []
+    if facts.esp_free <= 0:  # kernels that nothing needs must not keep the entry out
+        needed = {name for old in facts.records.values() for name in kernel_names(old)} | kernels_of_others(facts)
+        room = [Step(Action.REMOVE_KERNEL, {"name": name}, "room on the ESP")
+                for name in facts.kernels if name not in needed]
     # A number at the very end of the range is no generation of ours, and nothing could follow it.
     used = (entry.generation for entry in facts.entries if entry.generation < _LAST_GENERATION)
     generation = max([facts.last_generation, *used]) + 1
     steps = [
+        *room,
         Step(Action.WRITE_ENTRY, {"id": record.id, "generation": generation, "tries": tries}),
         Step(Action.SET_GENERATION, {"id": record.id, "generation": generation}),
     ]
@@ -429,23 +303,16 @@ def _drop(facts: Facts, record: Record, why: str) -> list[Step]:
     return [*steps, Step(Action.REMOVE_RECORD, {"id": record.id}, why)]
 
 
-def _make_room(facts: Facts, record: Record, needed: int) -> list[Step]:
-    """Make `needed` bytes free on the ESP: first kernels that nothing needs, then deployments that the keep policy
-    would drop as soon as the new one is there, oldest first. Never the booted, default or a pinned one, nor the
-    last that is known to be good."""
+def _make_room(
+    facts: Facts, needed: int, victims: list[Record], staying: Iterable[Record], wanted: set[str]
+) -> list[Step]:
+    """Make `needed` bytes free on the ESP: first by kernels that neither `staying` deployments nor others need and that
+    are not `wanted`, then by one of the `victims` after the other."""
     steps: list[Step] = []
     short = needed - facts.esp_free
-    default, good = facts.default, last_good(facts)
-    spare = [
-        old for old in reversed(facts.deployed())
-        if not old.pins and old.id != facts.booted and old is not default and old.id != record.id
-        and old is not good
-    ]
-    remaining = dict(facts.records)
+    remaining = {record.id: record for record in staying}
     kernels = dict(facts.kernels)
-    for staged in [old for old in facts.records.values() if old.generation is None and old.id != record.id]:
-        del remaining[staged.id]
-    wanted = {*kernel_names(record), *_kernels_of_others(facts)}
+    wanted = wanted | kernels_of_others(facts)
     while True:
         in_use = {name for old in remaining.values() for name in kernel_names(old)} | wanted
         for name in [name for name in kernels if name not in in_use]:
@@ -453,12 +320,13 @@ def _make_room(facts: Facts, record: Record, needed: int) -> list[Step]:
             short -= kernels.pop(name)
         if short <= 0:
             return steps
-        if not spare:
+        if not victims:
             break
-        victim = spare.pop(0)
+        victim, *victims = victims
         steps += _drop(facts, victim, "room on the ESP")
         del remaining[victim.id]
     raise EspFull(
-        f"the ESP lacks {short} bytes for the kernel of the new deployment: it needs {needed} bytes, "
-        f"{facts.esp_free} are free, and only kernels of the booted, default and pinned deployments are left"
+        f"the ESP lacks {short} bytes for the kernel of the new deployment: it needs {needed} bytes, {facts.esp_free} "
+        f"are free, {needed - facts.esp_free - short} could be made free, and only kernels of the booted, default, "
+        "pinned and last good deployments would be left"
     )

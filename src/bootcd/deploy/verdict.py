@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from .plan import Facts
+from .facts import Facts
 from .records import Record
 
 

@@ -16,7 +16,7 @@ from ..boot.booted import by_soft_reboot, read_cmdline
 from ..boot.esp import Esp
 from ..boot.kargs import ComposefsKarg, choose_karg
 from ..boot.loader import key_variables, read_variables
-from ..deploy.plan import Facts
+from ..deploy.facts import Facts
 from ..deploy.records import Record
 from ..errors import BootcdError, NotFound, PeError
 from ..formats.fsverity import Algorithm

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..deploy import plan
+from ..deploy.facts import Facts, kept
 from ..errors import BootcdError, Busy
 from ..layout import IMAGE_REF_PREFIX, TAG_PREFIX
 from ..linux import files
@@ -32,10 +35,10 @@ def _clean(session: Session) -> None:
         files.remove_leftovers(directory)
 
 
-def collect_if_free(session: Session) -> CollectResult | None:
+def collect_if_free(session: Session, streams: Iterable[str] = ()) -> CollectResult | None:
     """Collect as far as that is possible now; the next operation tries again."""
     try:
-        return collect(session, dry_run=False)
+        return collect(session, dry_run=False, streams=streams)
     except Busy:
         session.progress.note("Somebody else has the repository open; 'bootcctl cleanup' will free what is not needed.")
     except KeyboardInterrupt:
@@ -46,30 +49,34 @@ def collect_if_free(session: Session) -> CollectResult | None:
     return None
 
 
-def collect(session: Session, *, dry_run: bool) -> CollectResult:
-    """Raises Busy when objects cannot be collected because another process has the repository open."""
+def collect(
+    session: Session, *, dry_run: bool, facts: Facts | None = None, streams: Iterable[str] = (),
+) -> CollectResult:
+    """Collect on the machine as it is, or tell what could be on one with these `facts`. The `streams` stay as well.
+
+    Raises Busy when objects cannot be collected because another process has the repository open.
+    """
     session.progress.begin("Looking for what nothing needs" if dry_run else "Collecting what nothing needs")
-    facts = session.facts()
+    facts = facts or session.facts()
     keep_previous = session.config.keep_previous
     what, removed = plan.plan_collect(facts, keep_previous=keep_previous)
-    kept = plan.kept(facts, keep_previous)
+    staying = kept(facts, keep_previous)
     if not dry_run:
         session.esp.clean()
         _clean(session)
         session.run(what)
     # In a dry run the names are still there; the collection is told to look as if they were not.
     # The records decide what stays, whatever became of the names that usually keep it.
-    staying = [facts.records[name] for name in kept]
     result = gc.collect(
         session.repository, dry_run=dry_run,
-        extra_images=[record.id for record in staying],
-        extra_streams=[f"{MANIFEST_PREFIX}{record.manifest_digest}" for record in staying],
+        extra_images=list(staying),
+        extra_streams=[*streams, *(f"{MANIFEST_PREFIX}{facts.records[name].manifest_digest}" for name in staying)],
         without_images={IMAGE_REF_PREFIX + item.name for item in removed if item.kind == "image name"},
         without_streams={TAGS + encode_tag(TAG_PREFIX + item.name) for item in removed if item.kind == "tag"},
     )
     return CollectResult(
         dry_run=dry_run, items=describe.removals(removed),
-        kept=tuple(CollectItem("deployment", name, why, 0) for name, why in kept.items()),
+        kept=tuple(CollectItem("deployment", name, why, 0) for name, why in staying.items()),
         objects=result.objects_removed, object_bytes=result.object_bytes, images=result.images_pruned,
         streams=result.streams_pruned,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..deploy.plan import Facts, Removal
+from ..deploy.facts import Facts
+from ..deploy.plan import Removal
 from ..deploy.records import EtcReport, Record
 from ..deploy.rejected import Rejected
 from ..layout import Sysroot
@@ -54,9 +55,13 @@ def etc_changes(report: EtcReport) -> EtcChanges:
 
 def deployments(facts: Facts) -> tuple[DeploymentInfo, ...]:
     """All of them: the staged one, then in boot order, then any that no entry leads to."""
+    return tuple(deployment(facts, record) for record in in_order(facts))
+
+
+def in_order(facts: Facts) -> list[Record]:
+    """The records in that order."""
     order = [record for record in (facts.staged, *facts.deployed()) if record is not None]
-    order += [record for record in facts.records.values() if record not in order]
-    return tuple(deployment(facts, record) for record in order)
+    return order + [record for record in facts.records.values() if record not in order]
 
 
 def rejection(sysroot: Sysroot, facts: Facts, manifest_digest: str) -> str:

@@ -12,7 +12,7 @@ from ..deploy.etccompare import CHANGED, Difference
 from ..deploy.etcreset import relative, reset
 from ..deploy.etcrules import Rule
 from ..deploy.etctrees import EtcTrees, Live
-from ..deploy.plan import Facts
+from ..deploy.facts import Facts
 from ..deploy.records import Record
 from ..deploy.state import States
 from ..errors import DeploymentNotFound, EtcConflict

@@ -13,7 +13,7 @@ from ..boot.booted import by_soft_reboot, read_cmdline
 from ..boot.entries import stop_counting
 from ..boot.loader import read_variables
 from ..deploy import plan, verdict
-from ..deploy.plan import Facts
+from ..deploy.facts import Facts
 from ..deploy.records import Record
 from ..deploy.rejected import Rejected, Rejection
 from ..deploy.verdict import Reaction

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from ..deploy import plan
+from ..deploy.facts import kept
 from ..deploy.records import pinned, unpinned
 from ..errors import Refused, UsageError
 from . import describe
@@ -66,7 +67,7 @@ def unpin(machine: Machine, name: str, label: str | None) -> ChangeResult:
             raise Refused(f"deployment {record.short_id} is not pinned{f' as {label}' if label is not None else ''}")
         session.records.save(changed)
         after = session.facts()
-        stays = record.id in plan.kept(after, session.config.keep_previous)
+        stays = record.id in kept(after, session.config.keep_previous)
         rest = "" if stays else "; the next cleanup removes it"
         return ChangeResult("unpinned", f"Deployment {record.short_id} is "
                             f"{'still pinned otherwise' if changed.pins else 'not pinned any more'}{rest}.",

@@ -17,10 +17,11 @@ from ..boot import entries
 from ..boot.booted import read_booted
 from ..boot.esp import KERNELS, Esp
 from ..config import Config
-from ..deploy.plan import Entry
+from ..deploy.facts import Entry
 from ..errors import UsageError
 from ..layout import Sysroot
 from ..linux import files
+from ..linux.room import Ballast
 from ..model import Progress
 
 _ESP_OF_SYSROOT = ("efi", "boot/efi", "boot", "esp")
@@ -63,13 +64,18 @@ class Machine:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Be the one writer. Raises Busy."""
+        """Be the one writer, who has at least the ballast's room. Raises Busy."""
         with files.translate(f"cannot lock {self.sysroot.path}"):
             self.sysroot.own_state.mkdir(mode=0o755, parents=True, exist_ok=True)
             descriptor = os.open(self.sysroot.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             files.Lock(descriptor, f"the installation at {self.sysroot.path}").exclusive()
-            yield
+            ballast = Ballast(self.sysroot.ballast)
+            ballast.drop()
+            try:
+                yield
+            finally:
+                ballast.take()
         finally:
             os.close(descriptor)
 

@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from ..config import Config
 from ..errors import FormatError, NoMatchingPlatform, RootFull
 from ..formats import oci
-from ..linux import files
+from ..linux.room import Guard
 from ..model import ImageReference, Platform, Progress
 from ..registry import registries
 from ..registry.blob import LayerReader, read_blob
@@ -46,7 +45,20 @@ class Offer:
     @property
     def version(self) -> str:
         """What the image calls its version, from annotation or label; empty when it does not say."""
-        key = "org.opencontainers.image.version"
+        return self._said("org.opencontainers.image.version")
+
+    @property
+    def boot_size(self) -> int | None:
+        """Bytes that go to the boot partition, where the image says it."""
+        text = self._said("org.bootcd.boot-size")
+        return int(text) if text.isdecimal() and len(text) < 16 else None
+
+    @property
+    def boot_digest(self) -> str:
+        """The boot digest of kernel and initrd, where the image says it."""
+        return self._said("org.bootcd.boot-digest").removeprefix("sha256:")
+
+    def _said(self, key: str) -> str:
         return self.fetched.manifest.annotations.get(key) or self.config.labels.get(key, "")
 
     @property
@@ -98,29 +110,42 @@ def fetch_config(source: Source, fetched: FetchedManifest) -> tuple[bytes, oci.C
 
 
 def pull(
-    repository: Repository, source: Source, offer: Offer, *, max_layer_size: int, progress: Progress
+    repository: Repository, source: Source, offer: Offer, *, max_layer_size: int, progress: Progress,
+    make_room: Callable[[], bool] = lambda: False,
 ) -> PullStats:
     """Import what is missing, then config and manifest. A layer is visible when it is complete and durable, so
     whatever breaks off here costs at most one layer. The caller names the image once it is of use; until then the next
     collection may take it.
 
-    Raises RootFull before the download when the missing layers cannot fit, and what reading the source raises.
+    When the file system is about to be full, `make_room` is called, and the layer fetched again if it made some. Raises
+    RootFull otherwise, and what reading the source raises.
     """
-    _check_room(repository, offer)
     stats = LayerStats()
+    guard = Guard(repository.path)
     if offer.missing:
         progress.begin(f"Downloading {len(offer.missing)} of {len(offer.layers)} layers", offer.download_size)
-    for descriptor, diff_id in offer.missing:
-        reader = LayerReader(source, descriptor, diff_id, max_size=max_layer_size, progress=progress)
-        try:
-            stats.add(import_layer(repository, diff_id, reader.read))
-        except FormatError:
-            # What came down the line wrong rarely makes sense as a tar either. The end of the blob tells which it is.
-            while reader.read(_PIECE):
-                pass
-            raise
-        finally:
-            reader.close()
+    for number, (descriptor, diff_id) in enumerate(offer.missing):
+        while True:
+            reader = LayerReader(source, descriptor, diff_id, max_size=max_layer_size, progress=progress)
+            try:
+                stats.add(import_layer(repository, diff_id, _guarded(reader.read, guard)))
+            except FormatError:
+                # What came down the line wrong rarely makes sense as a tar either. The end of the blob tells which it
+                # is.
+                while reader.read(_PIECE):
+                    pass
+                raise
+            except RootFull as error:
+                reader.close()
+                left = sum(descriptor.size for descriptor, _ in offer.missing[number:])
+                if not make_room():
+                    raise RootFull(f"{error}; the download stops where {left} of {offer.download_size} bytes are still "
+                                   "to come, compressed, and is kept up to there") from error
+                progress.begin(f"Downloading {len(offer.missing) - number} of {len(offer.layers)} layers", left)
+            else:
+                break
+            finally:
+                reader.close()
     images = OciImages(repository)
     images.put_config(offer.config_data)
     images.put_manifest(offer.fetched.data)
@@ -131,10 +156,10 @@ def pull(
     )
 
 
-def _check_room(repository: Repository, offer: Offer) -> None:
-    # Layers rarely shrink when unpacked, so their compressed size is a lower bound of what they need.
-    with files.translate(f"cannot examine {repository.path}"):
-        state = os.statvfs(repository.path)
-    free = state.f_bavail * state.f_frsize
-    if offer.download_size > free:
-        raise RootFull(f"{repository.path}: the image needs more than {offer.download_size} bytes, {free} are free")
+def _guarded(read: Callable[[int], bytes], guard: Guard) -> Callable[[int], bytes]:
+    def counted(size: int) -> bytes:
+        data = read(size)
+        guard.count(len(data))
+        return data
+
+    return counted

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 
-from ..deploy.plan import Facts
+from ..deploy.facts import Facts
 from ..deploy.records import Record
 from ..errors import DeploymentNotFound
 

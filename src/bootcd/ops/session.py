@@ -11,8 +11,9 @@ from ..boot import entries, kernels
 from ..boot.esp import Esp
 from ..config import Config
 from ..deploy.execute import Executor
+from ..deploy.facts import Facts, with_generations
 from ..deploy.generation import last_generation
-from ..deploy.plan import Action, Facts, Plan, with_generations
+from ..deploy.plan import Action, Plan
 from ..deploy.records import Records
 from ..deploy.state import States
 from ..errors import NoSpace
@@ -84,7 +85,7 @@ class Session:
                 name for entry in listing.foreign for path in entry.content.files
                 if (name := kernels.kernel_of(path)) is not None
             ),
-            esp_free=self.esp.free(),
+            esp_free=self.esp.free_for_kernels(),
             images=frozenset(name for name in records if self.repository.images.has(bytes.fromhex(name))),
             damaged=frozenset(stems - records.keys()),
             state=States(self.machine.sysroot, self.repository).ids(),

@@ -8,8 +8,8 @@ from dataclasses import replace
 from ..boot import entries, kernels
 from ..boot.esp import Esp
 from ..boot.loader import read_variables
+from ..deploy.facts import Facts, kernel_names, with_generations
 from ..deploy.journal import Journal
-from ..deploy.plan import Facts, kernel_names, with_generations
 from ..deploy.records import Record, Records
 from ..deploy.verdict import fell_back_from
 from ..errors import BootcdError

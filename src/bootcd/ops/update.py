@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ..boot.kargs import check_machine_kargs
 from ..deploy import plan
-from ..deploy.plan import Facts
+from ..deploy.facts import Facts
 from ..deploy.records import Record
 from ..deploy.rejected import Rejected
 from ..errors import DeploymentNotFound, NotProven, Refused, TargetInUse, UsageError
@@ -21,7 +21,7 @@ from ..linux import files
 from ..model import ImageReference, Platform
 from ..registry.sources import FetchedManifest, Source
 from ..store.repository import Repository
-from . import collect, compose, describe, etc
+from . import collect, compose, describe, etc, room
 from .machine import Machine
 from .pull import examine, pull, source_of
 from .results import ChangeResult, CheckResult, PullStats
@@ -213,10 +213,12 @@ def _deploy(
 ) -> ChangeResult:
     """Pull, compose, stage, and go on as far as the situation allows."""
     offer = examine(session.repository, source, fetched)
+    way = room.prepare(session, offer)
     stats = pull(session.repository, source, offer, max_layer_size=session.config.pull_max_layer_size,
-                 progress=session.progress)
+                 progress=session.progress, make_room=way.make)
     composed = compose.compose(session, reference, offer, machine_kargs=machine_kargs, disk_kargs=disk_kargs,
                                first=first)
+    facts = session.facts()
     known = facts.records.get(composed.record.id)
     record = replace(composed.record, pins=known.pins if known is not None else (), locked=download_only)
     current = facts.current

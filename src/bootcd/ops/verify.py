@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ..boot import entries, kernels
 from ..deploy.execute import kernel_contents
+from ..deploy.facts import kernel_names
 from ..deploy.journal import Journal
-from ..deploy.plan import Action, Kernel, Plan, Step, kernel_names
+from ..deploy.plan import Action, Kernel, Plan, Step
 from ..deploy.records import Record
 from ..errors import BootcdError
 from ..layout import TAG_PREFIX
