@@ -4,7 +4,7 @@ _bootcctl() {
     local current=${COMP_WORDS[COMP_CWORD]} path=. word index skip= kind=
     local -a given=() global=() kinds=()
     local -A verbs=(
-        [.]='status list upgrade switch rollback pin unpin unstage finalize boot-started boot-complete boot-failed cleanup fsck monitor install health etc image container composefs'
+        [.]='status list explain upgrade switch rollback pin unpin unstage finalize boot-started boot-complete boot-failed cleanup fsck monitor install health etc image container composefs'
         [.install.]='to-filesystem to-disk'
         [.health.]='show check'
         [.etc.]='diff report reset rules'
@@ -15,6 +15,7 @@ _bootcctl() {
         [.]='-h --help --version --sysroot --esp --config --quiet -q --debug'
         [.status.]='-h --help --json'
         [.list.]='-h --help --json'
+        [.explain.]='-h --help --json'
         [.upgrade.]='-h --help --check --download-only --apply --soft-reboot --allow-rejected --allow-untried --background --json'
         [.switch.]='-h --help --download-only --apply --soft-reboot --allow-untried --background --json'
         [.rollback.]='-h --help --apply --soft-reboot --json'
@@ -53,6 +54,7 @@ _bootcctl() {
         [.composefs.dump.]='-h --help'
         [.composefs.measure.]='-h --help --algorithm'
     ) values=(
+        [.explain.]='default kept collect space verity'
         [.switch.]='text'
         [.rollback.]='deployments'
         [.pin.]='deployments'

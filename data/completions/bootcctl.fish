@@ -38,6 +38,7 @@ set -g __bootcctl_groups install health etc image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
 complete -c bootcctl -n '__bootcctl_at ' -a list -d 'list the deployments, one line each'
+complete -c bootcctl -n '__bootcctl_at ' -a explain -d 'tell why: what boots, what is kept or goes, where the room is'
 complete -c bootcctl -n '__bootcctl_at ' -a upgrade -d 'take the newest image of the tracked reference'
 complete -c bootcctl -n '__bootcctl_at ' -a switch -d 'follow another image reference from now on'
 complete -c bootcctl -n '__bootcctl_at ' -a rollback -d 'make another deployment the one that boots'
@@ -68,6 +69,9 @@ complete -c bootcctl -n '__bootcctl_at status' -s h -l help -d 'show this help m
 complete -c bootcctl -n '__bootcctl_at status' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at list' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at list' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at explain' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at explain' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at explain' -a 'default kept collect space verity'
 complete -c bootcctl -n '__bootcctl_at upgrade' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l check -d 'only tell whether there is a newer image; exit status 77 when there is none'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l download-only -d 'stage it, but let a later upgrade make it boot'

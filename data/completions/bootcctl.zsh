@@ -404,6 +404,13 @@ _bootcctl_upgrade() {
         '--json[print the result as JSON]'
 }
 
+_bootcctl_explain() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]' \
+        '*:value:(default kept collect space verity)'
+}
+
 _bootcctl_list() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -436,6 +443,7 @@ _bootcctl() {
             verbs=(
                 'status:show the deployments, what boots next and which checks hold'
                 'list:list the deployments, one line each'
+                'explain:tell why\: what boots, what is kept or goes, where the room is'
                 'upgrade:take the newest image of the tracked reference'
                 'switch:follow another image reference from now on'
                 'rollback:make another deployment the one that boots'
@@ -461,6 +469,7 @@ _bootcctl() {
             case $line[1] in
                 status) _bootcctl_status ;;
                 list) _bootcctl_list ;;
+                explain) _bootcctl_explain ;;
                 upgrade) _bootcctl_upgrade ;;
                 switch) _bootcctl_switch ;;
                 rollback) _bootcctl_rollback ;;

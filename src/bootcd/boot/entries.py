@@ -62,11 +62,13 @@ class OurEntry:
 
 @dataclass(frozen=True, slots=True)
 class ForeignEntry:
-    """Somebody else's. `content` is empty when `problem` says that it cannot be read."""
+    """Somebody else's. `content` is empty when `problem` says that it cannot be read; `shown` is whether the boot
+    loader offers it."""
 
     file_name: str
     content: BootEntry
     problem: str | None = None
+    shown: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,11 +133,11 @@ def list_entries(esp: Esp) -> Listing:
         except BootEntryError as error:
             name, problem = None, problem or str(error)
         found = _OURS.fullmatch(name.stem) if name else None
+        shown = content.loader is not None and _is_file(esp, content.loader)
         if name is None or found is None:
             shown_name = os.fsencode(file_name).decode(errors="backslashreplace")
-            foreign.append(ForeignEntry(shown_name, content, problem))
+            foreign.append(ForeignEntry(shown_name, content, problem, shown and name is not None))
             continue
-        shown = content.loader is not None and _is_file(esp, content.loader)
         problem = problem or _missing(esp, content)
         ours.append(OurEntry(file_name, name, int(found[1]), found[2].lower(), content, problem, shown))
     ours.sort(key=lambda entry: (-entry.generation, entry.file_name))

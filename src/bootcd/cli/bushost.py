@@ -26,6 +26,7 @@ from ..ops.results import (
     EtcReport,
     EtcReset,
     EtcRules,
+    Explanation,
     FsckResult,
     HealthReport,
     ImageInfo,
@@ -86,6 +87,9 @@ class BusHost:
 
     def status(self) -> Status:
         return _result(Status, self._ask("status", "GetStatus", {}))
+
+    def explain(self, topic: str) -> Explanation:
+        return _result(Explanation, self._ask("explain", "Explain", topic, {}))
 
     def image_list(self) -> tuple[ImageInfo, ...]:
         found = self._ask("image list", "ListImages", {})

@@ -32,6 +32,13 @@ def list_deployments(options: Namespace) -> int:
     return 0
 
 
+def explain(options: Namespace) -> int:
+    with host(options) as machine:
+        result = machine.explain(options.topic)
+    output.emit_json(result) if options.json else output.explanation(result)
+    return 0
+
+
 def upgrade(options: Namespace) -> int:
     if options.check:
         with host(options) as machine:

@@ -14,6 +14,7 @@ from ..ops.results import (
     CollectResult,
     DeploymentInfo,
     DiskResult,
+    Explanation,
     FsckResult,
     ImageInfo,
     PullStats,
@@ -115,6 +116,12 @@ def deployments(infos: Sequence[DeploymentInfo]) -> None:
         for info in infos
     ]
     table(rows)
+
+
+def explanation(value: Explanation) -> None:
+    print(printable(value.summary))
+    table((f"  {one.verdict}", one.kind, one.name[:12] if one.kind == "deployment" else one.name[:44],
+           size(one.size) if one.size else "", one.why) for one in value.reasons)
 
 
 def check(result: CheckResult) -> None:

@@ -44,6 +44,11 @@ def build_parser() -> argparse.ArgumentParser:
     listing = verb("list", "commands:list_deployments", "list the deployments, one line each")
     _json(listing)
 
+    explain = verb("explain", "commands:explain", "tell why: what boots, what is kept or goes, where the room is")
+    explain.add_argument("topic", metavar="TOPIC", choices=("default", "kept", "collect", "space", "verity"),
+                         help="default, kept, collect, space or verity")
+    _json(explain)
+
     upgrade = verb("upgrade", "commands:upgrade", "take the newest image of the tracked reference")
     how = upgrade.add_mutually_exclusive_group()
     how.add_argument("--check", action="store_true",

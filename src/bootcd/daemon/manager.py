@@ -11,7 +11,7 @@ from typing import Any
 from .. import __version__
 from ..errors import UsageError
 from ..model import ImageReference
-from ..ops.results import ImageInfo, Status, from_json
+from ..ops.results import Explanation, ImageInfo, Status, from_json
 from . import wire
 from .bus import Bus
 from .deployments import Deployments, path_of
@@ -52,7 +52,8 @@ class Manager:
             return await self._start(call, call.member, call.arguments[:-1])
 
         return dict.fromkeys(VERBS, start) | {
-            "GetStatus": self._get_status, "ListImages": self._list_images, "InspectImage": self._inspect_image,
+            "GetStatus": self._get_status, "Explain": self._explain,
+            "ListImages": self._list_images, "InspectImage": self._inspect_image,
             "Reload": self._reload_settings,
         }
 
@@ -65,6 +66,10 @@ class Manager:
 
     async def _get_status(self, call: Call) -> Sequence[Any]:
         return [wire.encode(await self.state.fresh())]
+
+    async def _explain(self, call: Call) -> Sequence[Any]:
+        found = await self._queries.ask(await self._bus.uid_of(call.sender), "explain", topic=call.arguments[0])
+        return [wire.encode(from_json(Explanation, found))]
 
     async def _list_images(self, call: Call) -> Sequence[Any]:
         found = await self._queries.ask(await self._bus.uid_of(call.sender), "image_list")

@@ -28,6 +28,7 @@ from .results import (
     EtcReport,
     EtcReset,
     EtcRules,
+    Explanation,
     FsckResult,
     HealthReport,
     ImageInfo,
@@ -77,6 +78,11 @@ class DirectHost:
         from . import status
 
         return status.status(self._machine)
+
+    def explain(self, topic: str) -> Explanation:
+        from . import explain
+
+        return explain.explain(self._machine, topic)
 
     def check(self) -> CheckResult:
         from . import update

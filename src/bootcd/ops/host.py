@@ -19,6 +19,7 @@ from .results import (
     EtcReport,
     EtcReset,
     EtcRules,
+    Explanation,
     FsckResult,
     HealthReport,
     ImageInfo,
@@ -35,6 +36,10 @@ class Host(Protocol):
 
     def status(self) -> Status:
         """All deployments and what is remarkable. Needs no lock and never changes anything."""
+
+    def explain(self, topic: str) -> Explanation:
+        """Why: `default` boots next, deployments are `kept`, a `collect`ion would remove things, `space` is taken,
+        `verity` holds or not."""
 
     def check(self) -> CheckResult:
         """Ask the source of the tracked image what it offers now; nothing is downloaded but its manifest."""

@@ -317,6 +317,27 @@ class EtcRules:
 
 
 @dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something is as it is. `kind` is one of deployment, entry, setting, kernel, state, image name, tag, objects,
+    file system, link; `verdict` a word or two; `size` bytes where that is what it is about."""
+
+    kind: str
+    name: str
+    verdict: str
+    why: str
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The answer to one of the questions default, kept, collect, space, verity."""
+
+    topic: str
+    summary: str
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionInfo:
     """A partition that an installation makes: its place on the disk in bytes, and what is in it."""
 

@@ -48,7 +48,7 @@ from .last import LOST, lost
 from .machine import Machine
 from .results import LastResult, from_json, to_json
 
-VERBS = frozenset({"status", "check", "upgrade", "switch", "rollback", "pin", "unpin", "unstage", "finalize",
+VERBS = frozenset({"status", "explain", "check", "upgrade", "switch", "rollback", "pin", "unpin", "unstage", "finalize",
                    "boot_complete", "cleanup", "fsck", "image_pull", "image_list", "image_inspect", "image_remove"})
 """What may be asked. Mounting is not among them: nobody else would see the mount."""
 
