@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bootcd.errors import EspFull, RootFull
+from bootcd.linux.room import Guard
 from cli.conftest import Machine
 from kit import loopback
 from kit.images import File, ImageBuilder, Layer
@@ -120,7 +121,7 @@ def test_what_is_shared_is_no_reason_to_refuse(small: Machine) -> None:
     small.publish(os_image("1.2", more=[Layer(files)]))
     assert small("upgrade").status == 0
     small.publish(os_image("1.3", more=[Layer([*files, File("usr/lib/new", b"new")])]))
-    fill(small.path, left=(4 << 20) + 300_000)
+    fill(small.path, left=Guard(small.path).reserve + 300_000)
     done = small("upgrade")
     assert done.status == 0, done.err
 
@@ -136,7 +137,7 @@ def test_a_download_ends_before_the_disk_is_full_and_keeps_whole_layers(small: M
     assert done.status == RootFull.exit_status, done.err
     assert "the download stops" in done.err
     assert "have to stay" in done.err
-    assert os.statvfs(small.path).f_bavail * os.statvfs(small.path).f_frsize > 2 << 20
+    assert os.statvfs(small.path).f_bavail * os.statvfs(small.path).f_frsize > Guard(small.path).reserve // 2
     small.sound()
     small.publish(os_image("1.2", more=[first]))
     done = small("upgrade")
@@ -153,7 +154,7 @@ def test_the_oldest_deployment_makes_way(small: Machine) -> None:
     assert small("upgrade").status == 0
     assert small.versions() == ["1.3", "1.2", "1.0"]
     small.publish(os_image("1.4", more=[layer("usr/lib/1.4", 7_000_000, random=False)]))
-    fill(small.path, left=(4 << 20) + 3_000_000)
+    fill(small.path, left=Guard(small.path).reserve + 3_000_000)
     done = small("upgrade")
     assert done.status == 0, done.err
     assert "goes: there is no room for the new one" in done.err

@@ -13,9 +13,11 @@ from ..errors import BootcdError, RootFull
 from .files import translate
 
 _RESERVE = 16 << 20
+"""Bytes; on small file systems an eighth, which is twice the ballast."""
 _RESERVE_INODES = 512
 _BALLAST_FILES = 16
 _BALLAST_SIZE = 128 << 10
+"""Bytes of each of its files; on small file systems less, a sixteenth for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Guard:
         self._path = os.fspath(path)
         self._written = 0
         room = Room.of(path)
-        self.reserve = min(_RESERVE, max(room.total // 16, 2 * _BALLAST_FILES * _BALLAST_SIZE))
+        self.reserve = min(_RESERVE, room.total // 8)
         self._inodes = min(_RESERVE_INODES, (room.inodes_total or 0) // 16)
 
     def fits(self, size: int, inodes: int = 0) -> bool:
@@ -72,8 +74,9 @@ class Guard:
 
 
 class Ballast:
-    """A directory of files that hold 2 MiB and a few inodes. Thrown off when the file system is full, they are what
-    journal, records and the like need, so that what frees space always works. Only for who holds the lock."""
+    """A directory of files that hold 2 MiB, less on small file systems, and a few inodes. Thrown off when the file
+    system is full, they are what journal, records and the like need, so that what frees space always works. Only for
+    who holds the lock."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -81,14 +84,15 @@ class Ballast:
     def drop(self) -> None:
         """Free it, if there is no other room; never an error."""
         with contextlib.suppress(OSError, BootcdError):
-            if not self._fits(1):
+            if not self._fits(Room.of(self._directory.parent), 1):
                 for path in self._directory.iterdir():
                     path.unlink()
 
     def take(self) -> None:
         """Have it again, if there is room for twice as much; never an error."""
         with contextlib.suppress(OSError, BootcdError):
-            if not self._fits(2):
+            room = Room.of(self._directory.parent)
+            if not self._fits(room, 2):
                 return
             self._directory.mkdir(mode=0o700, exist_ok=True)
             for number in range(_BALLAST_FILES):
@@ -96,11 +100,13 @@ class Ballast:
                 if not path.exists():
                     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                     try:
-                        os.posix_fallocate(descriptor, 0, _BALLAST_SIZE)
+                        os.posix_fallocate(descriptor, 0, self._size(room))
                     finally:
                         os.close(descriptor)
 
-    def _fits(self, times: int) -> bool:
-        room = Room.of(self._directory.parent)
+    def _fits(self, room: Room, times: int) -> bool:
         enough = room.inodes is None or room.inodes >= times * _BALLAST_FILES
-        return enough and room.free >= times * _BALLAST_FILES * _BALLAST_SIZE
+        return enough and room.free >= times * _BALLAST_FILES * self._size(room)
+
+    def _size(self, room: Room) -> int:
+        return max(min(_BALLAST_SIZE, room.total // 16 // _BALLAST_FILES), 1)
