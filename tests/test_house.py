@@ -36,6 +36,8 @@ DOORS = {
     "asyncio": ("daemon/", "cli/client.py"),
     "requests": ("registry/",),
     "urllib3": ("registry/",),
+    "cryptography": ("registry/", "formats/authenticode.py"),
+    "yaml": ("registry/",),
     "urllib.request": (),
     "http": ("registry/",),
     "socket": ("registry/", "daemon/", "linux/"),
@@ -50,7 +52,7 @@ DOORS = {
 PURE = {"os", "io", "pathlib", "time", "datetime", "shutil", "glob", "socket", "threading", "logging"}
 """What formats/ does without: no files, no clock, no sockets. `from os import fsdecode` and the like are no files."""
 
-IMPORT_NAMES = {"dbus_next": "dbus-next", "systemd": "systemd-python"}
+IMPORT_NAMES = {"dbus_next": "dbus-next", "systemd": "systemd-python", "yaml": "PyYAML"}
 """Modules whose package has another name."""
 
 MAX_LINES = 500

@@ -50,6 +50,10 @@ class Config:
     """Address of the proxy for registries; empty for what the environment says."""
     registry_no_proxy: tuple[str, ...] = ()
     """Hosts and domains that are asked without it."""
+    trust_policy: str = ""
+    """policy.json to use instead of the usual ones; must exist."""
+    trust_registries_d: str = ""
+    """Directory that says where signatures are, instead of /etc/containers/registries.d."""
     registry_insecure: tuple[str, ...] = ()
     """Hosts (host or host:port) that may be asked over plain HTTP or with an unverified certificate."""
 

@@ -12,7 +12,8 @@ exit status, so that a script can test for "no space" without knowing which file
     ├── NotFound               3   DeploymentNotFound, DeviceNotFound, ImageNotFound, RepositoryNotFound
     ├── Busy                   4   another operation holds the lock
     ├── FormatError            5   bytes break their format: TarError, SplitstreamError, ErofsError, DumpError,
-    │                              OciError, BootEntryError, PeError, RecordError, MetadataError, PolicyError
+    │                              OciError, BootEntryError, PeError, RecordError, MetadataError, PolicyError,
+    │                              TrustPolicyError, SignatureError
     ├── IntegrityError         6   BlobMismatch, DiffIdMismatch, ObjectMismatch, SealMismatch
     ├── SourceError            7   SourceUnreachable, AuthenticationFailed, BlobNotFound
     ├── NoSpace                8   RootFull, EspFull, DiskTooSmall
@@ -24,6 +25,7 @@ exit status, so that a script can test for "no space" without knowing which file
     ├── Unsupported           13   the kernel or file system lacks what is needed
     ├── EtcConflict           14   /etc cannot be merged without a decision
     ├── Unhealthy             15   a boot, or a required health check, failed
+    ├── Untrusted             16   PolicyRejected, SignatureMissing, SignatureRejected
     └── Interrupted          130   Ctrl-C or SIGTERM
 """
 
@@ -129,6 +131,16 @@ class MetadataError(FormatError):
 
 class PolicyError(FormatError):
     """SELinux file contexts of an image are malformed."""
+
+
+class TrustPolicyError(
+    FormatError, advice="Correct the file; bootcd-policy(7) and containers-policy.json(5) describe it.",
+):
+    """The policy that says whom to trust cannot be used, so nothing is trusted."""
+
+
+class SignatureError(FormatError):
+    """A signature, what it signs or what it is made with is malformed."""
 
 
 class IntegrityError(BootcdError, status=6):
@@ -307,6 +319,27 @@ class EtcConflict(BootcdError, status=14):
 class Unhealthy(BootcdError, status=15, advice="'bootcctl health show' has the verdicts; bootcd-health(7) tells what "
                 "follows."):
     """A required health check failed, or the boot did."""
+
+
+class Untrusted(BootcdError, status=16):
+    """The policy does not let the image in; nothing of it was stored."""
+
+
+class PolicyRejected(Untrusted, advice="bootcd-policy(7) tells how to allow an image."):
+    """The policy rejects the image whoever signed it."""
+
+
+class SignatureMissing(
+    Untrusted, advice="'bootcctl image verify' tells where signatures were looked for; have the image signed.",
+):
+    """The policy demands a signature, and there is none."""
+
+
+class SignatureRejected(
+    Untrusted, advice="'bootcctl image verify' tells of each signature why it does not count. Do not take the image "
+    "otherwise before you know why.",
+):
+    """There are signatures, but none that the policy accepts."""
 
 
 class Interrupted(BootcdError, status=130):

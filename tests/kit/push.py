@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pushes an image of `kit.images` to a registry (OCI distribution-spec 1.1: pushing blobs, pushing manifests)."""
+"""Pushes an image of `kit.images`, or signatures of one, to a registry.
+
+Source: OCI distribution-spec 1.1 (pushing blobs, pushing manifests).
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from urllib.parse import urljoin
 import requests
 
 from kit.images import Image
+from kit.signing import Signatures
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,9 @@ class Pushed:
     blobs_present: int
 
 
-def push(image: Image, reference: str, *, scheme: str = "http", auth: tuple[str, str] | None = None) -> Pushed:
+def push(
+    image: Image | Signatures, reference: str, *, scheme: str = "http", auth: tuple[str, str] | None = None
+) -> Pushed:
     """Push to `HOST/REPOSITORY:TAG`. Blobs that the registry has are not sent. Raises requests.RequestException."""
     host, _, rest = reference.partition("/")
     repository, _, tag = rest.partition(":")

@@ -53,9 +53,9 @@ class World:
         assert deployment is not None
         return deployment
 
-    def upgrade(self, image: ImageBuilder) -> DeploymentInfo:
+    def upgrade(self, image: ImageBuilder, *, allow_downgrade: bool = False) -> DeploymentInfo:
         self.publish(image)
-        deployment = self.host.upgrade().deployment
+        deployment = self.host.upgrade(allow_downgrade=allow_downgrade).deployment
         assert deployment is not None
         return deployment
 

@@ -220,7 +220,7 @@ def test_an_update_that_was_rolled_back_from_says_so(world: World, capsys: pytes
     assert found is not None
     assert found.rejected == world.host.check().rejected != ""
     output.status(world.host.status())
-    assert "Update: version 1.1 is not taken again: " in capsys.readouterr().out
+    assert "Update: version 1.1 is not taken: " in capsys.readouterr().out
 
 
 def test_an_update_that_was_staged_is_told_as_staged(world: World) -> None:

@@ -32,6 +32,7 @@ from ..ops.results import (
     ImageInfo,
     PullResult,
     Status,
+    TrustReport,
     from_json,
 )
 from .client import ASK_TIMEOUT, DBUS, JOB, MANAGER, NAME, PROPERTIES, ROOT, Connection, Signal
@@ -114,8 +115,9 @@ class BusHost:
         return _result(CheckResult, self._job("check", "Check", self._options))
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
-                apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
-        wanted = {"allow-rejected": allow_rejected, "allow-untried": allow_untried}
+                allow_downgrade: bool = False, apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
+        wanted = {"allow-rejected": allow_rejected, "allow-untried": allow_untried,
+                  "allow-downgrade": allow_downgrade}
         options = self._options | _set(wanted) | _applying(apply, soft_reboot)
         return _result(ChangeResult, self._job("upgrade", "Download" if download_only else "Upgrade", options))
 
@@ -158,6 +160,9 @@ class BusHost:
         wanted = {"name": name or str(ImageReference.parse(image)), "bootable": bootable}
         options = self._options | {key: value for key, value in wanted.items() if value}
         return _result(PullResult, self._job("image pull", "PullImage", _absolute(image), options))
+
+    def image_verify(self, image: str) -> TrustReport:
+        return _result(TrustReport, self._job("image verify", "VerifyImage", _absolute(image), {}))
 
     def image_remove(self, image: str) -> None:
         self._job("image remove", "RemoveImage", image, {})

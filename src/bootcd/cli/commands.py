@@ -45,13 +45,15 @@ def upgrade(options: Namespace) -> int:
             found = machine.check()
         output.emit_json(found) if options.json else output.check(found)
         return 0 if found.available and not found.rejected else NO_UPDATE
-    if options.download_only and options.allow_rejected:
-        raise UsageError("an image that is only downloaded is not taken yet",
-                         advice="Leave one of --download-only and --allow-rejected out.")
+    for option in ("allow_rejected", "allow_downgrade"):
+        if options.download_only and getattr(options, option):
+            raise UsageError("an image that is only downloaded is not taken yet",
+                             advice=f"Leave one of --download-only and --{option.replace('_', '-')} out.")
     try:
         return change(options, lambda machine: machine.upgrade(
             download_only=options.download_only, allow_rejected=options.allow_rejected,
-            allow_untried=options.allow_untried, apply=options.apply, soft_reboot=options.soft_reboot))
+            allow_untried=options.allow_untried, allow_downgrade=options.allow_downgrade,
+            apply=options.apply, soft_reboot=options.soft_reboot))
     except NotProven as error:
         if not options.background:
             raise

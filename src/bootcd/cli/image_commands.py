@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from ..errors import Untrusted
 from ..ops.results import PullResult
-from . import output
+from . import output, trust_output
 from .hosts import host
 
 
@@ -14,6 +15,13 @@ def pull(options: Namespace) -> int:
     with host(options) as machine:
         result = machine.image_pull(options.image, name=options.name, bootable=options.bootable)
     return _pulled(options, result)
+
+
+def verify(options: Namespace) -> int:
+    with host(options) as machine:
+        found = machine.image_verify(options.image)
+    output.emit_json(found) if options.json else trust_output.report(found)
+    return 0 if found.accepted else Untrusted.exit_status
 
 
 def list_images(options: Namespace) -> int:

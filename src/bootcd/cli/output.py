@@ -21,7 +21,7 @@ from ..ops.results import (
     Status,
     to_json,
 )
-from . import chain_output, etc_output
+from . import chain_output, etc_output, trust_output
 from .jobs import RunningJob
 from .table import table
 from .text import printable
@@ -75,7 +75,7 @@ def _known_update(update: CheckResult, when: str) -> None:
     """What an earlier check found. What is staged already stands among the deployments."""
     version = f"version {update.version}" if update.version else update.manifest_digest
     if update.rejected:
-        print(printable(f"Update: {version} is not taken again: {update.rejected}."))
+        print(printable(f"Update: {version} is not taken: {update.rejected}."))
     elif update.available:
         print(printable(f"Update: {version} is available, {size(update.download_size)} to download "
                         f"(checked {when})."))
@@ -87,6 +87,7 @@ def deployment(info: DeploymentInfo) -> None:
     rows = [("  image", info.image), ("  digest", info.manifest_digest)]
     if info.version:
         rows.append(("  version", info.version + (f" (built {info.created})" if info.created else "")))
+    rows += trust_output.verification(info)
     rows.append(("  staged", info.staged))
     if info.generation is not None:
         rows.append(("  generation", str(info.generation)))
@@ -133,7 +134,7 @@ def check(result: CheckResult) -> None:
               f"(version {printable(result.current_version or 'unknown')}).")
         return
     if result.rejected:
-        print(printable(f"{result.image} offers an image that this machine does not take again: {result.rejected}."))
+        print(printable(f"{result.image} offers an image that this machine does not take: {result.rejected}."))
         return
     print(f"{printable(result.image)} offers version {printable(result.version or 'unknown')}"
           + (f", built {printable(result.created)}" if result.created else "") + f" ({result.manifest_digest}).")

@@ -58,6 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     upgrade.add_argument("--allow-rejected", action="store_true",
                          help="take the image even if this machine was rolled back from it")
     _allow_untried(upgrade)
+    upgrade.add_argument("--allow-downgrade", action="store_true",
+                         help="take the image even if it is older than what runs")
     _background(upgrade)
     _json(upgrade)
     switch = verb("switch", "commands:switch", "follow another image reference from now on")
@@ -162,6 +164,9 @@ def build_parser() -> argparse.ArgumentParser:
     pull.add_argument("--bootable", action="store_true", help="also make the image that a machine would boot")
     _background(pull)
     _json(pull)
+    verify = verb("verify", "image_commands:verify", "tell what the signature policy says of an image", image)
+    verify.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
+    _json(verify)
     _json(verb("list", "image_commands:list_images", "list the named images", image))
     inspect = verb("inspect", "image_commands:inspect", "show one image", image)
     inspect.add_argument("image", metavar="NAME", help="name or manifest digest")

@@ -60,5 +60,6 @@ def _properties(info: DeploymentInfo) -> dict[str, Any]:
         "Pins": [[pin.label, pin.time] for pin in info.pins],
         "Health": info.health, "HealthReason": info.health_reason, "BootType": info.boot_type,
         "BootDigest": info.boot_digest, "KernelVersion": info.kernel_version, "KernelOptions": info.options,
-        "Verification": info.verification, "Etc": wire.encode(info.etc),
+        "Verification": info.verification, "Policy": info.policy, "SignedBy": list(info.signed_by),
+        "Etc": wire.encode(info.etc),
     }

@@ -79,9 +79,11 @@ def update_available(update: CheckResult) -> None:
 def staged(deployment: DeploymentInfo) -> None:
     """There is another staged deployment than before."""
     version = deployment.version or deployment.manifest_digest
-    send(STAGED, INFO, f"Deployment {deployment.id[:12]} was staged: {version} of {deployment.image}.",
+    signed = f", signed by {', '.join(deployment.signed_by)}" if deployment.signed_by else ""
+    send(STAGED, INFO, f"Deployment {deployment.id[:12]} was staged: {version} of {deployment.image}{signed}.",
           deployment=deployment.id, image=deployment.image, image_version=deployment.version,
-          image_digest=deployment.manifest_digest)
+          image_digest=deployment.manifest_digest, verification=deployment.verification, policy=deployment.policy,
+          signed_by=", ".join(deployment.signed_by))
 
 
 def refused(action: str, *, sender: str, uid: int | None, reason: str, member: str = "") -> None:

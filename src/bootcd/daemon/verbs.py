@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..ops.results import ChangeResult, CheckResult, CollectResult, FsckResult, PullResult
+from ..ops.results import ChangeResult, CheckResult, CollectResult, FsckResult, PullResult, TrustReport
 
 Arguments = dict[str, Any]
 
@@ -47,6 +47,8 @@ VERBS: Mapping[str, Verb] = {
     "Cleanup": Verb("cleanup", "cleanup", CollectResult, reads=lambda arguments: bool(arguments.get("dry_run"))),
     "Fsck": Verb("fsck", "fsck", FsckResult, reads=lambda arguments: not arguments.get("repair")),
     "PullImage": Verb("image pull", "image_pull", PullResult, positional=("image",)),
+    "VerifyImage": Verb("image verify", "image_verify", TrustReport, positional=("image",),
+                        reads=lambda arguments: True),
     "RemoveImage": Verb("image remove", "image_remove", None, positional=("image",)),
 }
 """Methods of the Manager that start a job."""

@@ -93,6 +93,9 @@ class Record:
     staged: str = ""
     requested_by: str = ""
     verification: str = "digest"
+    """digest: no policy was asked; accepted: the policy asks for no signature; signed: by those in `signed_by`."""
+    policy: str = ""
+    signed_by: tuple[str, ...] = ()
     kernel_version: str = ""
     sealed_kargs: str = ""
     """The kernel command line in a UKI and its addons; it has no other."""
@@ -125,7 +128,7 @@ class Record:
 
 
 _STRINGS = tuple(f.name for f in fields(Record) if f.type == "str")
-_STRING_LISTS = ("image_kargs", "machine_kargs", "attempts")
+_STRING_LISTS = ("image_kargs", "machine_kargs", "attempts", "signed_by")
 _REPORT_LISTS = ("kept_local", "both_changed", "added", "deleted")
 
 

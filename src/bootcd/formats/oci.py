@@ -11,14 +11,13 @@ Source: OCI image specification 1.1 (descriptor.md, image-index.md, manifest.md,
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..errors import ImageNotFound, NoMatchingPlatform, OciError
-from ..model import Platform, is_digest
+from ..model import Platform
+from .documents import JsonObject, parse_object, shown
 
 MAX_DOCUMENT = 4 << 20
 """Largest index, manifest or config, in bytes; the bound that registries promise to accept."""
@@ -51,11 +50,6 @@ LAYER_COMPRESSION: Mapping[str, str] = {
 REF_NAME = "org.opencontainers.image.ref.name"
 """Annotation that gives an image of a layout its name."""
 
-_MAX_SIZE = 1 << 48
-"""Bytes of one blob. No registry holds a larger one, and the sum of all that a manifest can list fits into 64 bits."""
-_MAX_DIGITS = 20
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9._/-]{1,120}")
-
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
@@ -74,7 +68,7 @@ class Descriptor:
         """`none`, `gzip` or `zstd`. Raises OciError when this describes no file system layer."""
         kind = LAYER_COMPRESSION.get(self.media_type)
         if kind is None:
-            raise OciError(f"layer {self.digest}: media type {_shown(self.media_type)} is no file system layer")
+            raise OciError(f"layer {self.digest}: media type {shown(self.media_type)} is no file system layer")
         return kind
 
 
@@ -112,10 +106,10 @@ class Manifest:
         how many layers there are.
         """
         if not self.is_image:
-            raise OciError(f"manifest.config.mediaType: {_shown(self.config.media_type)} is no image configuration")
+            raise OciError(f"manifest.config.mediaType: {shown(self.config.media_type)} is no image configuration")
         for index, layer in enumerate(self.layers):
             if layer.media_type not in LAYER_COMPRESSION:
-                what = f"{_shown(layer.media_type)} is no file system layer"
+                what = f"{shown(layer.media_type)} is no file system layer"
                 raise OciError(f"manifest.layers[{index}].mediaType: {what}")
         if len(self.layers) != len(config.diff_ids):
             raise OciError(
@@ -204,7 +198,7 @@ class Index:
         found = [item for item in self.manifests if name is None or item.annotations.get(REF_NAME) == name]
         if len({item.digest for item in found}) == 1:
             return found[0]
-        names = ", ".join(sorted({_shown(item.annotations.get(REF_NAME, "")) for item in self.manifests})[:20])
+        names = ", ".join(sorted({shown(item.annotations.get(REF_NAME, "")) for item in self.manifests})[:20])
         if not found and name is None:
             raise ImageNotFound("the layout is empty", advice="")
         if not found:
@@ -217,7 +211,7 @@ def parse_layout(data: bytes) -> None:
     """Check the `oci-layout` file of an image layout. Raises OciError when its version is not 1."""
     version = _document(data, "oci-layout").string("imageLayoutVersion")
     if not re.fullmatch(r"1\.[0-9]+\.[0-9]+", version):
-        raise OciError(f"oci-layout.imageLayoutVersion: {_shown(version)} is not supported")
+        raise OciError(f"oci-layout.imageLayoutVersion: {shown(version)} is not supported")
 
 
 _LEVELS = {"amd64": (1, 0), "arm64": (8, 0), "arm": (7, 0)}
@@ -244,7 +238,7 @@ def _fitness(offered: Platform | None, wanted: Platform) -> tuple[int, int] | No
     return have if have <= need else None
 
 
-def _media_type(top: _Object, allowed: Iterable[str], default: str, *, forbidden: str) -> str:
+def _media_type(top: JsonObject, allowed: Iterable[str], default: str, *, forbidden: str) -> str:
     # One document that is both index and manifest means different things to different readers (CVE-2021-41190).
     if forbidden in top.value:
         raise top.error(forbidden, f"does not belong into {'a manifest' if default == MANIFEST else 'an index'}")
@@ -254,11 +248,11 @@ def _media_type(top: _Object, allowed: Iterable[str], default: str, *, forbidden
     if media_type is None:
         return default
     if media_type not in allowed:
-        raise top.error("mediaType", f"{_shown(media_type)} was not expected here")
+        raise top.error("mediaType", f"{shown(media_type)} was not expected here")
     return media_type
 
 
-def _descriptor(item: _Object) -> Descriptor:
+def _descriptor(item: JsonObject) -> Descriptor:
     platform = item.optional_object("platform")
     return Descriptor(
         item.string("mediaType"),
@@ -272,127 +266,5 @@ def _descriptor(item: _Object) -> Descriptor:
     )
 
 
-def _document(data: bytes, name: str) -> _Object:
-    if len(data) > MAX_DOCUMENT:
-        raise OciError(f"{name}: larger than {MAX_DOCUMENT} bytes")
-    try:
-        value = json.loads(
-            bytes(data).decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer, parse_constant=_constant
-        )
-    except UnicodeDecodeError as error:
-        raise OciError(f"{name}: not UTF-8 at byte {error.start}") from None
-    except RecursionError:
-        raise OciError(f"{name}: nested too deeply") from None
-    except ValueError as error:  # JSONDecodeError says line and column, our hooks say what
-        raise OciError(f"{name}: not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise OciError(f"{name}: expected an object")
-    return _Object(name, value)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"key {_shown(key)} appears twice in one object")
-            seen.add(key)
-    return result
-
-
-def _integer(text: str) -> int:
-    if len(text) > _MAX_DIGITS:
-        raise ValueError(f"a number of {len(text)} digits")
-    return int(text)
-
-
-def _constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON number")
-
-
-def _shown(text: str) -> str:
-    return json.dumps(text if len(text) <= 120 else text[:119] + "…")
-
-
-class _Object:
-    """A JSON object that knows its path. `null` counts as absent, since Go writes it for empty maps and slices."""
-
-    __slots__ = ("path", "value")
-
-    def __init__(self, path: str, value: dict[str, Any]) -> None:
-        self.path = path
-        self.value = value
-
-    def error(self, key: str, what: str) -> OciError:
-        return OciError(f"{self.path}.{key}: {what}")
-
-    def string(self, key: str) -> str:
-        return self._text(key, self.value.get(key), "expected a string")
-
-    def optional_string(self, key: str) -> str | None:
-        return None if self.value.get(key) is None else self.string(key)
-
-    def integer(self, key: str) -> int:
-        value = self.value.get(key)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self.error(key, "expected an integer")
-        if not 0 <= value <= _MAX_SIZE:
-            raise self.error(key, f"{value} is out of range")
-        return value
-
-    def digest(self, key: str) -> str:
-        return self._digest(key, self.string(key))
-
-    def digests(self, key: str) -> tuple[str, ...]:
-        return tuple(self._digest(f"{key}[{i}]", text) for i, text in enumerate(self.string_list(key, required=True)))
-
-    def object(self, key: str) -> _Object:
-        value = self.value.get(key)
-        if not isinstance(value, dict):
-            raise self.error(key, "expected an object")
-        return _Object(f"{self.path}.{key}", value)
-
-    def optional_object(self, key: str) -> _Object:
-        return _Object(f"{self.path}.{key}", {}) if self.value.get(key) is None else self.object(key)
-
-    def objects(self, key: str) -> list[_Object]:
-        items = [_Object(f"{self.path}.{key}[{i}]", item) for i, item in enumerate(self._array(key, required=True))]
-        for item in items:
-            if not isinstance(item.value, dict):
-                raise OciError(f"{item.path}: expected an object")
-        return items
-
-    def strings(self, key: str) -> dict[str, str]:
-        """A map of strings; absent is empty."""
-        map_ = self.optional_object(key)
-        return {
-            map_._text(label, name, ""): map_._text(label, value, "expected a string")
-            for name, value in map_.value.items()
-            for label in [name if _PLAIN_KEY.fullmatch(name) else _shown(name)]
-        }
-
-    def string_list(self, key: str, *, required: bool = False) -> tuple[str, ...]:
-        items = self._array(key, required=required)
-        return tuple(self._text(f"{key}[{i}]", item, "expected a string") for i, item in enumerate(items))
-
-    def _array(self, key: str, *, required: bool) -> list[Any]:
-        value = self.value.get(key)
-        if value is None and (key in self.value or not required):
-            return []
-        if not isinstance(value, list):
-            raise self.error(key, "expected an array")
-        return value
-
-    def _digest(self, key: str, text: str) -> str:
-        if not is_digest(text):
-            raise self.error(key, f"{_shown(text)} is no sha256 or sha512 digest")
-        return text
-
-    def _text(self, key: str, value: Any, what: str) -> str:
-        if not isinstance(value, str):
-            raise self.error(key, what)
-        # A lone surrogate (written \ud800) is no text: it could be neither stored nor printed.
-        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-            raise self.error(key, "has a lone surrogate")
-        return value
+def _document(data: bytes, name: str) -> JsonObject:
+    return parse_object(data, name, MAX_DOCUMENT, OciError)

@@ -22,9 +22,11 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -216,6 +218,13 @@ def exchange(one: str | os.PathLike[str], other: str | os.PathLike[str]) -> None
 
 
 # --- files without a name ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def private_directory(name: str) -> Iterator[Path]:
+    """A new directory that only this user can enter; it goes, with all that is in it, when the block ends."""
+    with translate("cannot use a temporary directory"), tempfile.TemporaryDirectory(prefix=f"bootcd-{name}.") as path:
+        yield Path(path)
 
 
 class TempFile:

@@ -8,7 +8,7 @@ import mmap
 import os
 import platform
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from ..boot import kargs, kernels
@@ -25,6 +25,7 @@ from ..formats.transform import transform_for_boot
 from ..formats.tree import RegularFile
 from ..formats.treediff import differences
 from ..model import ImageReference
+from .admit import Admitted
 from .last import now
 from .pull import Offer
 from .session import Session
@@ -110,7 +111,14 @@ def compose(
         image_kargs=tuple(image_kargs),
         machine_kargs=(*disk_kargs, *machine_kargs),
     )
-    return Composed(record, boot.kernel)
+    return Composed(verified(record, offer.admitted), boot.kernel)
+
+
+def verified(record: Record, admitted: Admitted) -> Record:
+    """The record with what was verified about its image."""
+    found = admitted.verification
+    return replace(record, verification=found.kind, policy=clipped(found.policy),
+                   signed_by=tuple(clipped(signer) for signer in found.signed_by))
 
 
 def kernel_of_image(session: Session, record: Record) -> Kernel:

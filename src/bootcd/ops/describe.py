@@ -43,7 +43,7 @@ def deployment(facts: Facts, record: Record) -> DeploymentInfo:
         boot_type=record.boot_type, boot_digest=record.boot_digest,
         kernel_version=record.kernel_version, options=record.options, verification=record.verification,
         etc=etc_changes(record.etc_report),
-        download_only=record.locked,
+        download_only=record.locked, policy=record.policy, signed_by=record.signed_by,
     )
 
 

@@ -34,6 +34,7 @@ from .results import (
     ImageInfo,
     PullResult,
     Status,
+    TrustReport,
 )
 
 if TYPE_CHECKING:
@@ -90,11 +91,12 @@ class DirectHost:
         return last.checked(self._machine, self._by, lambda: update.check(self._machine))
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
-                apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
+                allow_downgrade: bool = False, apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
         from . import update
 
         return self._applied("upgrade", apply, soft_reboot, lambda: update.upgrade(
-            self._machine, download_only=download_only, allow_rejected=allow_rejected, allow_untried=allow_untried))
+            self._machine, download_only=download_only, allow_rejected=allow_rejected, allow_untried=allow_untried,
+            allow_downgrade=allow_downgrade))
 
     def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, apply: bool = False,
                soft_reboot: str = "no") -> ChangeResult:
@@ -202,6 +204,11 @@ class DirectHost:
 
         return self._recorded("image pull", lambda: images.image_pull(
             self._machine, image, name=name, bootable=bootable))
+
+    def image_verify(self, image: str) -> TrustReport:
+        from . import images
+
+        return images.image_verify(self._machine, image)
 
     def image_list(self) -> tuple[ImageInfo, ...]:
         from . import images

@@ -25,6 +25,7 @@ from .results import (
     ImageInfo,
     PullResult,
     Status,
+    TrustReport,
 )
 
 if TYPE_CHECKING:  # `status` would load all that lays out disks only to name this type
@@ -45,11 +46,12 @@ class Host(Protocol):
         """Ask the source of the tracked image what it offers now; nothing is downloaded but its manifest."""
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
-                apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
-        """Take what the tracked image reference names now. `download_only` stages it without making it the next to
-        boot until a later `upgrade`. `allow_untried` does not wait for the boot of the running deployment to be
-        complete. With `apply` the running machine reboots into what boots next, if that is another deployment;
-        `soft_reboot` is one of SOFT_REBOOTS."""
+                allow_downgrade: bool = False, apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
+        """Take what the tracked image reference names now. `download_only` stages it without making it the next
+        to boot until a later `upgrade`. `allow_untried` does not wait for the boot of the running deployment to
+        be complete; `allow_downgrade` takes an image that is older than what runs. With `apply` the running
+        machine reboots into what boots next, if that is another deployment; `soft_reboot` is one of
+        SOFT_REBOOTS."""
 
     def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, apply: bool = False,
                soft_reboot: str = "no") -> ChangeResult:
@@ -110,6 +112,10 @@ class Host(Protocol):
 
     def image_pull(self, image: str, *, name: str = "", bootable: bool = False) -> PullResult:
         """Bring an image into the repository without deploying it."""
+
+    def image_verify(self, image: str) -> TrustReport:
+        """What the policy says of an image at its source, and what every signature there is worth. Nothing is
+        taken."""
 
     def image_list(self) -> tuple[ImageInfo, ...]:
         """The named images of the repository."""

@@ -20,10 +20,11 @@ from ..registry.decompress import decompress
 from ..store.layers import import_layer
 from ..store.ociimages import check_tag
 from . import describe
+from .admit import Verification, admit, judge
 from .last import now
 from .machine import Machine
 from .pull import examine, pull, source_of
-from .results import ImageInfo, PullResult, PullStats
+from .results import ImageInfo, ImageSignature, PullResult, PullStats, RequirementInfo, TrustReport
 from .session import store
 
 _PIECE = 1 << 20
@@ -37,13 +38,29 @@ def image_pull(machine: Machine, image: str, *, name: str, bootable: bool) -> Pu
     tag = name or str(reference)
     _check_name(tag)
     with store(machine) as session, source_of(reference, machine.config) as source:
-        offer = examine(session.repository, source, source.manifest(Platform.current()))
+        offer = examine(session.repository, source, admit(machine, source))
         stats = pull(session.repository, source, offer, max_layer_size=machine.config.pull_max_layer_size,
                      progress=session.progress)
         session.progress.begin("Composing the image")
         session.images.commit_images(offer.fetched.digest, boot=bootable)
         session.images.tag(offer.fetched.digest, tag)
         return PullResult(describe.image(session.images.inspect(tag), tag), stats)
+
+
+def image_verify(machine: Machine, image: str) -> TrustReport:
+    """What the policy says of an image, without taking it. Raises what reading the source and the policy raises."""
+    reference = ImageReference.parse(image)
+    with source_of(reference, machine.config) as source:
+        fetched = source.manifest(Platform.current())
+        judgement = judge(machine, source, fetched)
+    verification = Verification.of(judgement) if judgement.accepted else Verification("rejected")
+    return TrustReport(
+        image=str(reference), manifest_digest=fetched.digest, reference_digest=fetched.reference_digest,
+        accepted=judgement.accepted, policy=judgement.file, scope=judgement.scope, verification=verification.kind,
+        signed_by=verification.signed_by,
+        requirements=tuple(RequirementInfo(one.requirement, one.holds, tuple(
+            ImageSignature(found.origin, found.signer, found.reason) for found in one.findings))
+            for one in judgement.outcomes))
 
 
 def image_list(machine: Machine) -> tuple[ImageInfo, ...]:

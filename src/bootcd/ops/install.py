@@ -35,8 +35,9 @@ from ..errors import (
 )
 from ..layout import Sysroot
 from ..linux import block, files, format, luks, mount, process
-from ..model import ImageReference, Platform
+from ..model import ImageReference
 from . import last, update
+from .admit import admit
 from .machine import Machine
 from .pull import fetch_config, source_of
 from .results import ChangeResult, DiskResult, PartitionInfo
@@ -61,9 +62,9 @@ def install_to_disk(machine: Machine, path: str, image: str, options: DiskOption
         if busy:
             raise DeviceInUse(f"{path} is in use: {', '.join(busy)}")
         with source_of(reference, machine.config) as source:
-            fetched = source.manifest(Platform.current())
-            _, config = fetch_config(source, fetched)
-            size = sum(descriptor.size for descriptor, _ in fetched.manifest.check_image(config))
+            admitted = admit(machine, source)
+            _, config = fetch_config(source, admitted)
+            size = sum(descriptor.size for descriptor, _ in admitted.fetched.manifest.check_image(config))
         layout = lay_out(
             path, disk.size, disk.sector, platform.machine(), root_size=options.root_size, image_size=size,
             esp_size=options.esp_size or default_esp(size, machine.config.keep_previous, disk.sector))

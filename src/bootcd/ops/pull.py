@@ -19,6 +19,7 @@ from ..registry.sources import FetchedManifest, Source, SourceOptions, open_sour
 from ..store.layers import LayerStats, has_layer, import_layer
 from ..store.ociimages import OciImages
 from ..store.repository import Repository
+from .admit import Admitted
 from .results import PullStats
 
 _PIECE = 1 << 20
@@ -28,11 +29,15 @@ _PIECE = 1 << 20
 class Offer:
     """What a source has for this machine: manifest and config, verified, with the sizes of what would be fetched."""
 
-    fetched: FetchedManifest
+    admitted: Admitted
     config_data: bytes
     config: oci.Config
     layers: tuple[tuple[oci.Descriptor, str], ...]
     missing: tuple[tuple[oci.Descriptor, str], ...]
+
+    @property
+    def fetched(self) -> FetchedManifest:
+        return self.admitted.fetched
 
     @property
     def download_size(self) -> int:
@@ -87,21 +92,21 @@ def source_of(reference: ImageReference, config: Config) -> Iterator[Source]:
         source.close()
 
 
-def examine(repository: Repository, source: Source, fetched: FetchedManifest) -> Offer:
+def examine(repository: Repository, source: Source, admitted: Admitted) -> Offer:
     """Fetch the config and see which layers are missing. Raises NoMatchingPlatform when the image is not for us."""
-    config_data, config = fetch_config(source, fetched)
-    layers = fetched.manifest.check_image(config)
+    config_data, config = fetch_config(source, admitted)
+    layers = admitted.fetched.manifest.check_image(config)
     missing: dict[str, oci.Descriptor] = {}
     for descriptor, diff_id in layers:
         if diff_id not in missing and not has_layer(repository, diff_id):
             missing[diff_id] = descriptor
-    return Offer(fetched, config_data, config, layers,
+    return Offer(admitted, config_data, config, layers,
                  tuple((descriptor, diff_id) for diff_id, descriptor in missing.items()))
 
 
-def fetch_config(source: Source, fetched: FetchedManifest) -> tuple[bytes, oci.Config]:
+def fetch_config(source: Source, admitted: Admitted) -> tuple[bytes, oci.Config]:
     """The config of an image. Raises NoMatchingPlatform when it is not for us."""
-    data = read_blob(source, fetched.manifest.config, oci.MAX_DOCUMENT)
+    data = read_blob(source, admitted.fetched.manifest.config, oci.MAX_DOCUMENT)
     config = oci.Config.parse(data)
     own = Platform.current()
     if (config.os, config.architecture) != (own.os, own.architecture):

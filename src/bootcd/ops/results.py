@@ -69,6 +69,10 @@ class DeploymentInfo:
     verification: str
     etc: EtcChanges
     download_only: bool = False
+    policy: str = ""
+    """The file and the scope in it that let the image in; empty when no policy was asked."""
+    signed_by: tuple[str, ...] = ()
+    """Whose signatures the policy asked for and found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +188,40 @@ class PullStats:
     object_bytes_written: int = 0
     objects_reused: int = 0
     object_bytes_reused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSignature:
+    """A signature that was found at `origin`: it counts as that of `signer`, or does not, for `reason`."""
+
+    origin: str
+    signer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RequirementInfo:
+    """A requirement of the policy by its type there, and what was held against it."""
+
+    requirement: str
+    holds: bool
+    signatures: tuple[ImageSignature, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TrustReport:
+    """What the policy says of an image. `reference_digest` is that of the index if there is one; `verification` what
+    the record of a deployment would say, or rejected."""
+
+    image: str
+    manifest_digest: str
+    reference_digest: str
+    accepted: bool
+    policy: str
+    scope: str
+    verification: str
+    signed_by: tuple[str, ...]
+    requirements: tuple[RequirementInfo, ...]
 
 
 @dataclass(frozen=True, slots=True)

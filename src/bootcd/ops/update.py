@@ -18,12 +18,14 @@ from ..deploy.records import Record
 from ..deploy.rejected import Rejected
 from ..errors import DeploymentNotFound, NotProven, Refused, TargetInUse, UsageError
 from ..linux import files
-from ..model import ImageReference, Platform
+from ..model import ImageReference
 from ..registry.sources import FetchedManifest, Source
 from ..store.repository import Repository
 from . import collect, compose, describe, etc, room
+from .admit import admit
+from .downgrade import downgrade
 from .machine import Machine
-from .pull import examine, pull, source_of
+from .pull import Offer, examine, pull, source_of
 from .results import ChangeResult, CheckResult, PullStats
 from .session import Session, change, look
 
@@ -63,8 +65,8 @@ def install(machine: Machine, image: str, kargs: Sequence[str], disk_kargs: Sequ
                                   "but not guarded later.")
         session.esp.prepare()
         with source_of(reference, machine.config) as source:
-            fetched = source.manifest(Platform.current())
-            return _deploy(session, facts, reference, source, fetched, tuple(kargs), disk_kargs=tuple(disk_kargs),
+            offer = examine(session.repository, source, admit(machine, source))
+            return _deploy(session, facts, reference, source, offer, tuple(kargs), disk_kargs=tuple(disk_kargs),
                            download_only=False, first=True)
 
 
@@ -75,27 +77,29 @@ def check(machine: Machine) -> CheckResult:
         tracked = _tracked(facts)
         reference = ImageReference.parse(tracked.image)
         with source_of(reference, machine.config) as source:
-            fetched = source.manifest(Platform.current())
+            admitted = admit(machine, source)
+            fetched = admitted.fetched
             current = {record.manifest_digest for record in (facts.staged, facts.current) if record is not None}
             if fetched.digest in current:
                 staged = facts.staged is not None and facts.staged.manifest_digest == fetched.digest
                 return CheckResult(tracked.image, False, fetched.digest, staged, current_version=tracked.version)
-            offer = examine(session.repository, source, fetched)
+            offer = examine(session.repository, source, admitted)
         return CheckResult(
             tracked.image, True, fetched.digest, version=offer.version, created=offer.created,
             current_version=tracked.version, download_size=offer.download_size, reused_size=offer.reused_size,
             layers=len(offer.layers), layers_missing=len(offer.missing),
-            rejected=describe.rejection(machine.sysroot, facts, fetched.digest),
+            rejected=describe.rejection(machine.sysroot, facts, fetched.digest) or downgrade(facts.current, offer),
         )
 
 
 def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allow_untried: bool = False,
-            ) -> ChangeResult:
+            allow_downgrade: bool = False) -> ChangeResult:
     """Follow the tracked reference to what it names now. Raises NotProven before the boot of the running deployment is
     complete, unless it is only downloaded or `allow_untried`."""
-    if download_only and allow_rejected:
+    if download_only and (allow_rejected or allow_downgrade):
+        option = "--allow-rejected" if allow_rejected else "--allow-downgrade"
         raise UsageError("an image that is only downloaded is not taken yet",
-                         advice="Leave one of --download-only and --allow-rejected out.")
+                         advice=f"Leave one of --download-only and {option} out.")
     with change(machine) as session:
         facts = session.facts()
         tracked = _tracked(facts)
@@ -107,7 +111,8 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
             return ChangeResult("unchanged", f"Deployment {facts.staged.short_id} is staged and boots next; only "
                                 "'bootcctl upgrade' replaces it.", describe.deployment(facts, facts.staged))
         with source_of(reference, machine.config) as source:
-            fetched = source.manifest(Platform.current())
+            admitted = admit(machine, source)
+            fetched = admitted.fetched
             settled = _settled(session, facts, fetched, download_only)
             if settled is not None:
                 return settled
@@ -115,7 +120,11 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
             if why and not allow_rejected:
                 return ChangeResult("rejected", f"{reference} still names an image that is not taken again: {why}. "
                                     "--allow-rejected takes it.")
-            result = _deploy(session, facts, reference, source, fetched, tracked.machine_kargs,
+            offer = examine(session.repository, source, admitted)
+            why = downgrade(facts.current, offer)
+            if why and not allow_downgrade:
+                return ChangeResult("rejected", f"{reference} names an older image: {why}. --allow-downgrade takes it.")
+            result = _deploy(session, facts, reference, source, offer, tracked.machine_kargs,
                              download_only=download_only, allow_bad=allow_rejected)
             if result.outcome != "rejected" and not download_only:
                 Rejected(machine.sysroot.rejected).discard(fetched.digest)
@@ -132,16 +141,19 @@ def switch(machine: Machine, image: str, *, download_only: bool, allow_untried: 
         if not download_only:
             _check_proven(session, facts, allow_untried)
         with source_of(reference, machine.config) as source:
-            fetched = source.manifest(Platform.current())
+            admitted = admit(machine, source)
+            fetched = admitted.fetched
             current = facts.current
             same = current is not None and fetched.digest == current.manifest_digest
             if current is not None and same and _is_whole(session, facts, current):
                 if facts.staged is not None:
                     session.run(plan.plan_unstage(facts))
-                session.records.save(replace(current, image=str(reference)))
+                current = compose.verified(replace(current, image=str(reference)), admitted)
+                session.records.save(current)
                 return ChangeResult("unchanged", f"The machine runs this image already; it follows {reference} now.",
-                                    describe.deployment(session.facts(), replace(current, image=str(reference))))
-            result = _deploy(session, facts, reference, source, fetched, tracked.machine_kargs,
+                                    describe.deployment(session.facts(), current))
+            offer = examine(session.repository, source, admitted)
+            result = _deploy(session, facts, reference, source, offer, tracked.machine_kargs,
                              download_only=download_only, allow_bad=True)
             Rejected(machine.sysroot.rejected).discard(fetched.digest)
             return result
@@ -195,6 +207,9 @@ def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_
         facts = session.facts()
         return ChangeResult("unstaged", f"The source names the running image again; the staged deployment "
                             f"{staged.short_id} was dropped.", describe.deployment(facts, current))
+    if ImageReference.parse(current.image).digest is not None:
+        return ChangeResult("unchanged", f"The machine is pinned to {current.image}; 'bootcctl switch' to a tag makes "
+                            "it follow updates.", describe.deployment(facts, current))
     what = f"version {current.version}" if current.version else current.manifest_digest
     return ChangeResult("unchanged", f"No newer image: {current.image} still names {what}.",
                         describe.deployment(facts, current))
@@ -207,12 +222,11 @@ def _is_whole(session: Session, facts: Facts, record: Record) -> bool:
 
 
 def _deploy(
-    session: Session, facts: Facts, reference: ImageReference, source: Source, fetched: FetchedManifest,
+    session: Session, facts: Facts, reference: ImageReference, source: Source, offer: Offer,
     machine_kargs: tuple[str, ...], *, disk_kargs: tuple[str, ...] = (), download_only: bool, first: bool = False,
     allow_bad: bool = False,
 ) -> ChangeResult:
     """Pull, compose, stage, and go on as far as the situation allows."""
-    offer = examine(session.repository, source, fetched)
     way = room.prepare(session, offer)
     stats = pull(session.repository, source, offer, max_layer_size=session.config.pull_max_layer_size,
                  progress=session.progress, make_room=way.make)

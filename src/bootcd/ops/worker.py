@@ -49,7 +49,8 @@ from .machine import Machine
 from .results import LastResult, from_json, to_json
 
 VERBS = frozenset({"status", "explain", "check", "upgrade", "switch", "rollback", "pin", "unpin", "unstage", "finalize",
-                   "boot_complete", "cleanup", "fsck", "image_pull", "image_list", "image_inspect", "image_remove"})
+                   "boot_complete", "cleanup", "fsck", "image_pull", "image_list", "image_inspect", "image_remove",
+                   "image_verify"})
 """What may be asked. Mounting is not among them: nobody else would see the mount."""
 
 GO_WAIT = 3.0

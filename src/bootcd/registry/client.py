@@ -12,11 +12,11 @@ import threading
 from collections.abc import Iterator
 
 from ..errors import BlobMismatch, BlobNotFound, BootcdError, ImageNotFound, OciError, SourceUnreachable
-from ..formats.oci import MAX_DOCUMENT, Descriptor
+from ..formats.oci import MAX_DOCUMENT, Descriptor, Manifest
 from ..model import ImageReference, Platform
 from .auth import Authenticator
 from .http import Answer, Http
-from .resolve import DOCUMENT_TYPES, digest_of, resolve, verify
+from .resolve import DOCUMENT_TYPES, digest_of, located, resolve, verify
 from .retry import persist
 from .sources import FetchedManifest, SourceOptions, TransientFailure
 
@@ -50,6 +50,13 @@ class RegistrySource:
         if wanted is not None:
             verify(data, wanted, what)
         return resolve(what, data, declared, wanted or digest_of(data), platform, self._listed)
+
+    def companion(self, tag: str) -> Manifest:
+        data, _ = persist(self.options, lambda: self._document(tag, None))
+        try:
+            return Manifest.parse(data)
+        except OciError as error:
+            raise located(error, f"{self.reference}: {tag}") from None
 
     def blob(self, descriptor: Descriptor, offset: int = 0) -> Download:
         what = f"{self.reference}: blob {descriptor.digest}"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from ..errors import BlobMismatch, BootcdError, FormatError, ImageNotFound, SourceError
-from ..formats.oci import Descriptor
+from ..formats.oci import Descriptor, Manifest
 from ..model import ImageReference, Platform
 from .sources import BlobStream, FetchedManifest, Source, SourceOptions
 
@@ -37,6 +37,9 @@ class Mirrored:
 
     def manifest(self, platform: Platform) -> FetchedManifest:
         return self._any(lambda place: place.manifest(platform))
+
+    def companion(self, tag: str) -> Manifest:
+        return self._any(lambda place: place.companion(tag))
 
     def blob(self, descriptor: Descriptor, offset: int = 0) -> BlobStream:
         with self._lock:

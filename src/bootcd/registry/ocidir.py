@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import BlobMismatch, BlobNotFound, ImageNotFound, OciError, SourceUnreachable
-from ..formats.oci import MAX_DOCUMENT, Descriptor, Index, parse_layout
+from ..formats.oci import MAX_DOCUMENT, Descriptor, Index, Manifest, parse_layout
 from ..model import ImageReference, Platform, is_digest
 from .resolve import located, resolve, verify
 from .sources import FetchedManifest, SourceOptions
@@ -91,17 +91,25 @@ class LayoutSource:
     def manifest(self, platform: Platform) -> FetchedManifest:
         what = str(self.reference)
         try:
-            parse_layout(self._small("oci-layout", _MAX_LAYOUT))
-            index = Index.parse(self._small("index.json", MAX_DOCUMENT))
-            top = self._selected(index)
+            top = self._selected(self._index())
         except (OciError, ImageNotFound) as error:
             raise located(error, what) from None
         return resolve(what, self._document(top), top.media_type, top.digest, platform, self._document)
+
+    def companion(self, tag: str) -> Manifest:
+        try:
+            return Manifest.parse(self._document(self._index().named(tag)))
+        except (OciError, ImageNotFound) as error:
+            raise located(error, f"{self.reference}: {tag}") from None
 
     def blob(self, descriptor: Descriptor, offset: int = 0) -> FileStream:
         what = f"{self.reference}: blob {descriptor.digest}"
         region = self._blob_region(what, descriptor)
         return FileStream(what, region, offset)
+
+    def _index(self) -> Index:
+        parse_layout(self._small("oci-layout", _MAX_LAYOUT))
+        return Index.parse(self._small("index.json", MAX_DOCUMENT))
 
     def _selected(self, index: Index) -> Descriptor:
         digest = self.reference.digest

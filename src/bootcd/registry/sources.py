@@ -96,6 +96,12 @@ class Source(Protocol):
         Raises ImageNotFound, NoMatchingPlatform, OciError, BlobMismatch, SourceUnreachable, AuthenticationFailed.
         """
 
+    def companion(self, tag: str) -> Manifest:
+        """What lies under another tag in the same repository or layout, unverified: an artifact, such as signatures.
+
+        Raises ImageNotFound when there is nothing, and what `manifest` raises.
+        """
+
     def blob(self, descriptor: Descriptor, offset: int = 0) -> BlobStream:
         """The bytes from `offset` on, unverified.
 

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signatures of sigstore, as cosign and skopeo attach them to an image in its registry.
+
+    REPOSITORY:sha256-HEX.sig      a manifest; each layer is a payload (formats/simplesigning.py) whose annotations hold
+        dev.cosignproject.cosign/signature    base64 of the signature over it
+        dev.sigstore.cosign/certificate       PEM, when it was made with a certificate
+        dev.sigstore.cosign/chain             PEM, what is between that and an authority
+        dev.sigstore.cosign/bundle            what the log Rekor says of it (formats/rekor.py)
+
+Nothing of that is trusted before a key that the policy names has verified it. Verified is what was said, by whom, and,
+with a certificate, that it was said while the certificate was valid: by the time that the log vouches for, since these
+certificates live ten minutes.
+
+Source: cosign's SIGNATURE_SPEC.md, sigstore's client specification, Fulcio's oid-info.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from ..errors import BlobMismatch, BlobNotFound, ImageNotFound, OciError, SignatureError
+from ..formats import rekor, simplesigning
+from ..formats.oci import Descriptor
+from ..formats.trustpolicy import SigstoreSigned
+from .blob import read_blob
+from .fulcio import Authority, Leaf
+from .keys import Key, fingerprint, load_keys, parse_key, verifies
+from .sources import Source
+
+PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
+"""Media type of the layers that count."""
+
+MAX_SIGNATURES = 100
+"""Of one image. Whoever can push can add more; they would only cost time."""
+
+_SIGNATURE = "dev.cosignproject.cosign/signature"
+_CERTIFICATE = "dev.sigstore.cosign/certificate"
+_CHAIN = "dev.sigstore.cosign/chain"
+_BUNDLE = "dev.sigstore.cosign/bundle"
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One signature as it was found; `origin` says where."""
+
+    origin: str
+    payload: bytes
+    annotations: Mapping[str, str]
+
+
+def tag_of(digest: str) -> str:
+    """The tag under which the signatures of a manifest are."""
+    return digest.replace(":", "-") + ".sig"
+
+
+def attachments(source: Source, digest: str) -> Iterator[Attachment]:
+    """The signatures of a manifest, as they are read. Raises OciError when there are too many or what holds them is
+    malformed, and what a source raises."""
+    tag = tag_of(digest)
+    try:
+        manifest = source.companion(tag)
+    except ImageNotFound:
+        return
+    layers = [layer for layer in manifest.layers if layer.media_type == PAYLOAD]
+    if len(layers) > MAX_SIGNATURES:
+        raise OciError(f"{source.reference}: {tag} holds {len(layers)} signatures, more than {MAX_SIGNATURES}")
+    for number, layer in enumerate(layers, 1):
+        yield Attachment(f"{tag}, signature {number}", _payload(source, layer), layer.annotations)
+
+
+def _payload(source: Source, layer: Descriptor) -> bytes:
+    try:
+        return read_blob(source, layer, simplesigning.MAX_PAYLOAD)
+    except (OciError, BlobMismatch, BlobNotFound):
+        return b""  # one that is broken shall not hide the others
+
+
+class SigstoreVerifier:
+    """Verifies by one requirement of a policy."""
+
+    def __init__(self, requirement: SigstoreSigned) -> None:
+        """Raises TrustPolicyError when a key that it names cannot be used."""
+        self._keys = load_keys(requirement.keys)
+        self._rekor_keys = load_keys(requirement.rekor_keys)
+        self._authority = Authority(requirement.fulcio) if requirement.fulcio is not None else None
+
+    def verify(self, found: Attachment) -> tuple[simplesigning.Claim, str]:
+        """The claim and who made it, in words. Raises SignatureError, which says why it does not count."""
+        signature = _decoded(found.annotations)
+        if not found.payload:
+            raise SignatureError(f"its payload is missing, damaged or larger than {simplesigning.MAX_PAYLOAD} bytes")
+        if self._authority is None:
+            signer = self._by_key(found, signature)
+        else:
+            signer = self._by_certificate(found, signature, self._authority)
+        return simplesigning.parse_claim(found.payload, simplesigning.COSIGN), signer
+
+    def _by_key(self, found: Attachment, signature: bytes) -> str:
+        for trusted in self._keys:
+            if verifies(trusted.key, signature, found.payload):
+                break
+        else:
+            raise SignatureError("it was not made by a key that the policy names")
+        seen = ""
+        if self._rekor_keys:
+            entry = self._entry(found, signature)
+            if fingerprint(_logged_key(entry.key)) != trusted.fingerprint:
+                raise SignatureError("the log entry is about another key")
+            seen = f", logged {_when(entry.time)}"
+        return f"sigstore key {trusted.fingerprint[:16]} ({trusted.origin}){seen}"
+
+    def _by_certificate(self, found: Attachment, signature: bytes, authority: Authority) -> str:
+        leaf = Leaf.parse(_annotation(found.annotations, _CERTIFICATE).encode(),
+                          found.annotations.get(_CHAIN, "").encode())
+        entry = self._entry(found, signature)
+        if Leaf.parse(entry.key).der != leaf.der:
+            raise SignatureError("the log entry is about another certificate")
+        email = authority.check(leaf, entry.time)
+        if not verifies(leaf.key, signature, found.payload):
+            raise SignatureError("it was not made with the key of its certificate")
+        return f"{email} by {authority.issuer}, logged {_when(entry.time)}"
+
+    def _entry(self, found: Attachment, signature: bytes) -> rekor.LogEntry:
+        """What the log says, verified, and about this very signature."""
+        entry = rekor.parse_bundle(_annotation(found.annotations, _BUNDLE).encode())
+        if not any(verifies(log.key, entry.promise, entry.signed) for log in self._rekor_keys):
+            raise SignatureError("the log entry was not made by a log that the policy names")
+        if entry.digest != hashlib.sha256(found.payload).hexdigest() or entry.signature != signature:
+            raise SignatureError("the log entry is about another signature")
+        return entry
+
+
+def _annotation(annotations: Mapping[str, str], key: str) -> str:
+    text = annotations.get(key)
+    if not text:
+        raise SignatureError(f"it has no annotation {key}")
+    return text
+
+
+def _decoded(annotations: Mapping[str, str]) -> bytes:
+    try:
+        return base64.b64decode(_annotation(annotations, _SIGNATURE), validate=True)
+    except (binascii.Error, ValueError):
+        raise SignatureError(f"its annotation {_SIGNATURE} is not base64") from None
+
+
+def _logged_key(data: bytes) -> Key:
+    return Leaf.parse(data).key if b"CERTIFICATE" in data else parse_key(data)
+
+
+def _when(time: int) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds")

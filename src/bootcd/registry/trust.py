@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether an image may be taken: the requirements of the policy, held against the signatures that there are.
+
+What a signature signs is the digest of a document: that of the manifest of the image, or that of the index which was
+resolved to it. Either will do, since the index names its manifests by their digests. The digest is fixed before
+anything is looked for, so whatever happens to a tag or a signature meanwhile, what is pulled is what was judged.
+
+Every requirement must hold; a requirement for a signature holds when one counts. Those that do not are kept with the
+reason, for people who wonder why.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TypeVar
+
+from ..errors import SignatureError, TrustPolicyError
+from ..formats.documents import shown
+from ..formats.imagename import ImageName
+from ..formats.simplesigning import Claim
+from ..formats.trustpolicy import (
+    MAX_POLICY,
+    Accept,
+    Decision,
+    Identity,
+    Reject,
+    SigstoreSigned,
+    TrustPolicy,
+    parse,
+)
+from ..model import ImageReference
+from . import lookaside, sigstore
+from .gpg import GpgVerifier, SignedMessage
+from .sources import FetchedManifest, Source
+
+S = TypeVar("S", sigstore.Attachment, SignedMessage)
+
+POLICIES = (Path("/etc/bootcd/policy.json"), Path("/etc/containers/policy.json"))
+"""The first that exists is the policy."""
+STORES = Path("/etc/containers/registries.d")
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """The policy in a file, and where signatures may be. Without a policy, `policy` is None and `file` empty."""
+
+    file: str = ""
+    policy: TrustPolicy | None = None
+    stores: lookaside.SignatureStores = field(default_factory=lookaside.SignatureStores)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One signature, and why it does not count; `reason` is empty when it does, and `signer` says whose it is."""
+
+    origin: str
+    signer: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One requirement, in the words of the policy, whether it holds, and what it was held against."""
+
+    requirement: str
+    holds: bool
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What came out. `scope` says which part of the policy `file` decided; both are empty without a policy."""
+
+    file: str
+    scope: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def accepted(self) -> bool:
+        return all(outcome.holds for outcome in self.outcomes)
+
+    @property
+    def signers(self) -> tuple[str, ...]:
+        """Who signed, as far as the policy asked for it."""
+        found = [finding.signer for outcome in self.outcomes for finding in outcome.findings if not finding.reason]
+        return tuple(dict.fromkeys(found))
+
+
+def load(policy: str = "", stores: str = "") -> Trust:
+    """Read the policy: the file that is named, which must exist, or the first of `POLICIES` that does. Raises
+    TrustPolicyError."""
+    found = Path(policy) if policy else next((path for path in POLICIES if path.exists()), None)
+    directory = Path(stores) if stores else STORES
+    if found is None:
+        return Trust()
+    try:
+        with found.open("rb") as file:
+            data = file.read(MAX_POLICY + 1)
+    except OSError as error:
+        raise TrustPolicyError(f"{found}: cannot be read: {error.strerror}") from None
+    return Trust(str(found), parse(data, str(found)), lookaside.load_stores(directory))
+
+
+def judge(trust: Trust, source: Source, fetched: FetchedManifest) -> Judgement:
+    """Hold an image against the policy. Nothing is read but what is asked for: manifest, signatures, keys.
+
+    Raises TrustPolicyError when the policy names what cannot be used, OciError and SignatureError when there are too
+    many signatures to look at, and what reading a source raises.
+    """
+    if trust.policy is None:
+        return Judgement("", "", ())
+    reference = _resolved(source.reference)
+    decision = trust.policy.about(reference)
+    evidence = _Evidence(trust, source, reference, fetched)
+    return Judgement(trust.file, decision.scope, tuple(_outcomes(decision, evidence)))
+
+
+def _resolved(reference: ImageReference) -> ImageReference:
+    """Policies name files by paths without links."""
+    if reference.transport == "docker":
+        return reference
+    return replace(reference, name=os.path.realpath(reference.name))
+
+
+def _outcomes(decision: Decision, evidence: _Evidence) -> Iterator[Outcome]:
+    for requirement in decision.requirements:
+        if isinstance(requirement, Accept):
+            yield Outcome("insecureAcceptAnything", True)
+        elif isinstance(requirement, Reject):
+            yield Outcome("reject", False)
+        elif isinstance(requirement, SigstoreSigned):
+            verifier = sigstore.SigstoreVerifier(requirement)
+            found = tuple(_findings(evidence.attachments(), verifier.verify, requirement.identity, evidence))
+            yield Outcome("sigstoreSigned", any(not one.reason for one in found), found)
+        else:
+            keyring = GpgVerifier(requirement)
+            found = tuple(_findings(evidence.messages(), keyring.verify, requirement.identity, evidence))
+            yield Outcome("signedBy", any(not one.reason for one in found), found)
+
+
+class _Evidence:
+    """The signatures of one image, each kind read once."""
+
+    def __init__(self, trust: Trust, source: Source, reference: ImageReference, fetched: FetchedManifest) -> None:
+        self._source = source
+        self.name = ImageName.of(reference) if reference.transport == "docker" else None
+        self.digests = tuple(dict.fromkeys((fetched.reference_digest, fetched.digest)))
+        self._section = trust.stores.about(self.name) if self.name is not None else lookaside.Section()
+        self._attachments: list[sigstore.Attachment] | None = None
+        self._messages: list[SignedMessage] | None = None
+
+    def attachments(self) -> list[sigstore.Attachment]:
+        if self._attachments is None:
+            self._attachments = [one for digest in self.digests for one in sigstore.attachments(self._source, digest)
+                                 ] if self._section.attachments else []
+        return self._attachments
+
+    def messages(self) -> list[SignedMessage]:
+        if self._messages is None:
+            self._messages = [one for digest in self.digests for one in lookaside.lookaside(
+                self._section, self.name, digest, self._source.options)] if self.name is not None else []
+        return self._messages
+
+
+def _findings(
+    signatures: Iterable[S], verify: Callable[[S], tuple[Claim, str]], identity: Identity, evidence: _Evidence,
+) -> Iterator[Finding]:
+    for signature in signatures:
+        try:
+            claim, signer = verify(signature)
+            if claim.digest not in evidence.digests:
+                raise SignatureError(f"it is for another image, {claim.digest}")
+            if not identity.accepts(evidence.name, claim.name):
+                raise SignatureError(f"it calls the image {shown(str(claim.name))}, which the policy does not accept "
+                                     f"here ({identity.match.value})")
+        except SignatureError as error:
+            yield Finding(signature.origin, reason=str(error))
+        else:
+            yield Finding(signature.origin, signer=signer)
