@@ -52,6 +52,8 @@ class GpgVerifier:
         without gpgv."""
         if len(found.data) > MAX_SIGNATURE:
             raise SignatureError(f"it is larger than {MAX_SIGNATURE} bytes")
+        if not found.data or not found.data[0] & 0x80:  # gpgv would take a text with a signature below it as well
+            raise SignatureError("it is not one signed message")
         with files.private_directory("gpgv") as directory:
             (directory / "keys").write_bytes(self._keyring)
             (directory / "message").write_bytes(found.data)
