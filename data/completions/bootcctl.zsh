@@ -121,6 +121,13 @@ _bootcctl_image_list() {
         '--json[print the result as JSON]'
 }
 
+_bootcctl_image_verify() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]' \
+        '*:value: '
+}
+
 _bootcctl_image_pull() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -142,6 +149,7 @@ _bootcctl_image() {
         verb)
             verbs=(
                 'pull:bring an image into the repository without deploying it'
+                'verify:tell what the signature policy says of an image'
                 'list:list the named images'
                 'inspect:show one image'
                 'mount:mount an image read-only'
@@ -152,6 +160,7 @@ _bootcctl_image() {
         rest)
             case $line[1] in
                 pull) _bootcctl_image_pull ;;
+                verify) _bootcctl_image_verify ;;
                 list) _bootcctl_image_list ;;
                 inspect) _bootcctl_image_inspect ;;
                 mount) _bootcctl_image_mount ;;
@@ -400,6 +409,7 @@ _bootcctl_upgrade() {
         '--soft-reboot[with --apply\: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default\: no)]:value:(no auto required)' \
         '--allow-rejected[take the image even if this machine was rolled back from it]' \
         '--allow-untried[do not wait until the boot of the running deployment is complete]' \
+        '--allow-downgrade[take the image even if it is older than what runs]' \
         '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]'
 }
