@@ -563,10 +563,10 @@ def test_an_image_for_another_machine_is_refused(world: World) -> None:
 
 
 def test_a_download_of_what_is_kept_changes_nothing(world: World) -> None:
-    world.install(os_image("1.0"))
-    world.upgrade(os_image("1.1"))
+    world.install(os_image("1.1"))
+    world.upgrade(os_image("1.0"), allow_downgrade=True)
     before = world.entries()
-    world.publish(os_image("1.0"))
+    world.publish(os_image("1.1"))
     assert world.host.upgrade(download_only=True).outcome == "unchanged"
     assert world.entries() == before
 
