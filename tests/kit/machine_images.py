@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -62,22 +63,6 @@ CMDLINE = "rw console=ttyS0 panic=1 rd.shell=0"
 """What a UKI says besides the digest. There is no root=: systemd finds the partition by its type."""
 BOOTC_PROGRAM = "usr/lib/bootc/initramfs-setup"
 BOOTC_UNIT = "bootc-root-setup.service"
-BOOTC_UNIT_TEXT = b"""\
-[Unit]
-DefaultDependencies=no
-ConditionKernelCommandLine=composefs
-Requires=sysroot.mount
-After=sysroot.mount
-Before=initrd-root-fs.target
-OnFailure=emergency.target
-OnFailureJobMode=isolate
-[Service]
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/usr/lib/bootc/initramfs-setup setup-root
-StandardOutput=journal+console
-"""
-"""How bootc's program is started in an initrd."""
 KEEP_PRODUCTS = 3
 LOADER = "usr/lib/systemd/boot/efi/systemd-bootx64.efi"
 
@@ -218,8 +203,10 @@ class Workshop:
     def for_bootc(self, version: str, program: Path) -> ImageBuilder:
         """An image that boots by a Type 1 entry, whose initrd has `program`, that of bootc, and not ours."""
         plain = self.image(version)
-        theirs = [File(BOOTC_PROGRAM, program.read_bytes(), mode=0o755), File(f"usr/lib/systemd/system/{BOOTC_UNIT}",
-                                                                              BOOTC_UNIT_TEXT)]
+        unit = re.sub("(?m)^(ExecStart=|Condition.*).*", "", (guest.ROOT / "initramfs/bootcd-setup-root.service.in")
+                      .read_text()) + f"ExecStart=/{BOOTC_PROGRAM} setup-root\n"
+        theirs = [File(BOOTC_PROGRAM, program.read_bytes(), mode=0o755),
+                  File(f"usr/lib/systemd/system/{BOOTC_UNIT}", unit.encode())]
         ours = "usr/lib/bootcd/bootcd-setup-root"
         initramfs = f"usr/lib/modules/{self.kernel_version}/initramfs.img"
         tree = self.directory / "bootc"

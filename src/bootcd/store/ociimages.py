@@ -255,11 +255,14 @@ class OciImages:
         default = self._repo.version
         return ImageIds(refs.get(_key(IMAGE_KEY, default)), refs.get(_key(BOOT_KEY, default)))
 
-    def commit_boot_image(self, manifest_digest: str, version: Version, expected: bytes | None = None) -> bytes | None:
-        """Make the boot image in a format that need not be one of the repository, and note it as `commit_images` does.
+    def commit_boot_image(
+        self, manifest_digest: str, versions: Iterable[Version], expected: bytes | None = None
+    ) -> bytes | None:
+        """Make the boot image in a format that need not be one of the repository, and note it as `commit_images` does:
+        the first of `versions` or, with `expected`, the digest that a UKI names, the first one that has it, with each
+        treatment of xattrs.
 
-        With `expected`, the digest that a UKI names, all formats and treatments of xattrs are tried, `version` first;
-        None when the image has that digest in none of them. Raises as `tree` does, and RootFull.
+        None when none has it. Raises as `tree` does, and RootFull.
         """
         self._repo.require_writable()
         config_digest = self.manifest(manifest_digest).config.digest
@@ -268,8 +271,7 @@ class OciImages:
         for mode in XattrMode if expected is not None else (XattrMode.ALLOWLIST_ONLY,):
             root = self.tree(config_digest, mode)
             transform_for_boot(root, self.read_file)
-            others = [other for other in Version if other != version] if expected is not None else []
-            for candidate in (version, *others):
+            for candidate in versions:
                 image = write_image(root, candidate, self._repo.algorithm)
                 if expected is not None and measure(image, self._repo.algorithm) != expected:
                     continue
