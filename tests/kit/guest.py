@@ -39,8 +39,8 @@ SUITE = "trixie"
 EMULATOR = ("qemu-system-x86", "swtpm")
 GUEST = ("python3", "python3-pytest", "python3-hypothesis", "python3-zstandard", "python3-requests", "python3-isal",
          "e2fsprogs", "dosfstools", "btrfs-progs", "attr", "kmod", "mount", "libssl3t64", "fdisk", "cryptsetup-bin",
-         "systemd-cryptsetup", "libtss2-esys-3.0.2-0t64", "libtss2-rc0t64", "libtss2-mu-4.0.1-0t64",
-         "libtss2-tcti-device0t64")
+         "systemd-cryptsetup", "python3-cryptography", "python3-yaml", "libtss2-esys-3.0.2-0t64", "libtss2-rc0t64",
+         "libtss2-mu-4.0.1-0t64", "libtss2-tcti-device0t64")
 LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
 KERNEL = r"""#!/bin/sh
 # The kernel's files without its package, which would pull in what makes initramfs images.

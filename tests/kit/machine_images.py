@@ -33,9 +33,10 @@ from kit.installed import meson_install
 from kit.secure_boot import Keys, SecureBoot
 
 PACKAGES = ("systemd", "systemd-sysv", "udev", "systemd-boot", "dracut-core", "dbus", "polkitd", "python3",
-            "python3-requests", "python3-cryptography", "python3-zstandard", "python3-isal", "python3-dbus-next",
-            "python3-systemd", "libssl3t64", "e2fsprogs", "dosfstools", "erofs-utils", "fsverity", "kmod", "mount",
-            "procps", "fdisk", "attr", "cpio", "btrfs-progs", "cryptsetup-bin", "systemd-cryptsetup", "tpm2-tools")
+            "python3-requests", "python3-cryptography", "python3-yaml", "python3-zstandard", "python3-isal",
+            "python3-dbus-next", "python3-systemd", "libssl3t64", "e2fsprogs", "dosfstools", "erofs-utils",
+            "fsverity", "kmod", "mount", "procps", "fdisk", "attr", "cpio", "btrfs-progs", "cryptsetup-bin",
+            "systemd-cryptsetup", "tpm2-tools")
 TOOLS = ("ovmf", "systemd-ukify", "systemd-boot-efi", "sbsigntool", "openssl", "efitools", "systemd",
          "libtss2-esys-3.0.2-0t64", "libtss2-rc0t64", "libtss2-mu-4.0.1-0t64")
 PRUNE = r"""#!/bin/sh

@@ -15,10 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from bootcd.errors import OciError, TrustPolicyError
 from bootcd.model import ImageReference
-from bootcd.registry import trust
+from bootcd.registry import judgement, trust
+from bootcd.registry.judgement import Judgement
 from bootcd.registry.sigstore import MAX_SIGNATURES
 from bootcd.registry.sources import open_source
-from bootcd.registry.trust import Judgement
 from kit.images import ImageBuilder, IndexBuilder, Layer
 from kit.pulling import AMD64, ARM64, FAST
 from kit.push import push
@@ -229,7 +229,7 @@ def test_a_key_that_cannot_be_used_refuses_everything(images: Images) -> None:
 def test_without_a_policy_file_everything_is_accepted_as_unverified(
     images: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trust, "POLICIES", (images.directory / "none.json",))
+    monkeypatch.setattr(judgement, "POLICIES", (images.directory / "none.json",))
     assert trust.load() == trust.Trust()
     with pytest.raises(TrustPolicyError, match="cannot be read"):
         trust.load(str(images.directory / "none.json"))

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..errors import PolicyRejected, SignatureMissing, SignatureRejected, Untrusted
 from ..model import Platform
+from ..registry.judgement import Judgement, policy_file
 from ..registry.sources import FetchedManifest, Source
 from .machine import Machine
-
-if TYPE_CHECKING:
-    from ..registry.trust import Judgement
 
 log = logging.getLogger(__name__)
 
@@ -71,9 +68,11 @@ def admit(machine: Machine, source: Source) -> Admitted:
 
 def judge(machine: Machine, source: Source, fetched: FetchedManifest) -> Judgement:
     """Hold an image against the policy of the configuration. Raises what reading the source and the policy raises."""
-    from ..registry import trust  # what verifies takes longer to load than all else that an operation needs
-
     config = machine.config
+    if policy_file(config.trust_policy) is None:
+        return Judgement("", "", ())
+    from ..registry import trust
+
     return trust.judge(trust.load(config.trust_policy, config.trust_registries_d), source, fetched)
 
 

@@ -34,12 +34,11 @@ from ..formats.trustpolicy import (
 from ..model import ImageReference
 from . import lookaside, sigstore
 from .gpg import GpgVerifier, SignedMessage
+from .judgement import Finding, Judgement, Outcome, policy_file
 from .sources import FetchedManifest, Source
 
 S = TypeVar("S", sigstore.Attachment, SignedMessage)
 
-POLICIES = (Path("/etc/bootcd/policy.json"), Path("/etc/containers/policy.json"))
-"""The first that exists is the policy."""
 STORES = Path("/etc/containers/registries.d")
 
 
@@ -52,47 +51,10 @@ class Trust:
     stores: lookaside.SignatureStores = field(default_factory=lookaside.SignatureStores)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One signature, and why it does not count; `reason` is empty when it does, and `signer` says whose it is."""
-
-    origin: str
-    signer: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """One requirement, in the words of the policy, whether it holds, and what it was held against."""
-
-    requirement: str
-    holds: bool
-    findings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What came out. `scope` says which part of the policy `file` decided; both are empty without a policy."""
-
-    file: str
-    scope: str
-    outcomes: tuple[Outcome, ...]
-
-    @property
-    def accepted(self) -> bool:
-        return all(outcome.holds for outcome in self.outcomes)
-
-    @property
-    def signers(self) -> tuple[str, ...]:
-        """Who signed, as far as the policy asked for it."""
-        found = [finding.signer for outcome in self.outcomes for finding in outcome.findings if not finding.reason]
-        return tuple(dict.fromkeys(found))
-
-
 def load(policy: str = "", stores: str = "") -> Trust:
     """Read the policy: the file that is named, which must exist, or the first of `POLICIES` that does. Raises
     TrustPolicyError."""
-    found = Path(policy) if policy else next((path for path in POLICIES if path.exists()), None)
+    found = policy_file(policy)
     directory = Path(stores) if stores else STORES
     if found is None:
         return Trust()
