@@ -31,7 +31,7 @@ HOST = "10.0.2.2"
 """How a machine calls the one that it runs on."""
 CPU = "max,svm=off,la57=off"
 """Without a level of page tables that nobody needs here, and what would only make modules look for it."""
-BOOT_SECONDS = 300.0
+BOOT_SECONDS = 600.0
 RUN_SECONDS = 300.0
 _END_SECONDS = 10.0
 _STEP = 0.2

@@ -8,7 +8,7 @@ import os
 from machine import ok, run, show
 
 UNITS = sorted(name for name in os.listdir("/usr/lib/systemd/system")
-               if name.startswith("bootcd") and not name.endswith(".d"))  # a directory of drop-ins is read with its unit
+               if name.startswith("bootcd") and not name.endswith(".d"))  # drop-ins are read with their unit
 
 
 def test_there_are_units() -> None:
