@@ -23,6 +23,7 @@ EXPECTED = {
     "usr/bin/bootcd",
     "usr/lib/bootcd/bootcd.toml",
     "usr/lib/systemd/catalog/bootcd.catalog",
+    "usr/lib/systemd/system/boot-complete.target.d/10-bootcd.conf",
     "usr/lib/systemd/system-preset/80-bootcd.preset",
     "usr/lib/tmpfiles.d/bootcd.conf",
     "usr/share/bash-completion/completions/bootcctl",
@@ -87,7 +88,8 @@ def test_programs_are_those_of_the_wheel(tree: Path) -> None:
 
 
 def test_nothing_stays_unconfigured(tree: Path) -> None:
-    for path in [*(tree / "usr/lib/systemd/system").iterdir(), *(tree / "usr/bin").iterdir()]:
+    units = (path for path in (tree / "usr/lib/systemd/system").rglob("*") if path.is_file())
+    for path in [*units, *(tree / "usr/bin").iterdir()]:
         assert "@" not in path.read_text().replace("@system-service", "").replace("@mount", "") \
             .replace("@setuid @keyring @memlock", "").replace("@privileged @resources", ""), path
 

@@ -60,9 +60,9 @@ def admit(machine: Machine, source: Source) -> Admitted:
         raise _refusal(str(source.reference), fetched, judgement)
     admitted = Admitted(fetched, Verification.of(judgement))
     verified = admitted.verification
-    log.info("%s (%s) is let in as %s%s%s", source.reference, fetched.digest, verified.kind,
-             f" by {verified.policy}" if verified.policy else ", without a policy",
-             f"; signed by {', '.join(verified.signed_by)}" if verified.signed_by else "")
+    log.debug("%s (%s) is let in as %s%s%s", source.reference, fetched.digest, verified.kind,
+              f" by {verified.policy}" if verified.policy else ", without a policy",
+              f"; signed by {', '.join(verified.signed_by)}" if verified.signed_by else "")
     return admitted
 
 
