@@ -275,7 +275,7 @@ class DeviceNotEmpty(Refused, advice="--wipe erases all of it; --dry-run shows w
     """The disk holds something, and nobody said that it may go."""
 
 
-class RegistryBlocked(Refused, advice="Whoever runs this machine blocked it; 'bootcctl doctor' shows which file does."):
+class RegistryBlocked(Refused, advice="Whoever runs this machine blocked it; bootcd-registries(5) explains the file."):
     """registries.conf forbids to pull an image from there."""
 
 
