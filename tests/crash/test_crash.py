@@ -73,6 +73,20 @@ def points(trial: Trial, count: int, only: frozenset[str] | set[str] = frozenset
     return sorted(chosen)
 
 
+@dataclass(frozen=True)
+class End:
+    """What becomes of it: the version that boots, those that are kept, those of them that may go for want of room, and
+    the names of all files."""
+
+    default: str
+    versions: tuple[str, ...]
+    spare: frozenset[str]
+    names: tuple[str, ...]
+
+    def without(self, versions: frozenset[str]) -> tuple[str, tuple[str, ...]]:
+        return self.default, tuple(version for version in self.versions if version not in versions)
+
+
 class Trial:
     """One scenario, broken off at one step after the other."""
 
@@ -86,46 +100,41 @@ class Trial:
         steps = program.steps(self._world, *scenario.arguments)
         self.steps = steps[:-LAST_STEPS]
         assert [name.partition(".")[0] for name in steps[-LAST_STEPS:]] == ["atomic_write"] * LAST_STEPS
-        self._finish()
-        self._names = names(self._world)
+        self._expected = self._finish()
 
-    def _finish(self) -> None:
+    def _finish(self) -> End:
         done = self._program(self._world, "cleanup")
         assert done.status == 0, done.err
         done = self._program(self._world, "fsck")
         assert done.status == 0, done.out
         status = self._program(self._world, "status", "--json").json
         assert (status["warnings"], status["unfinished"]) == ([w for w in status["warnings"] if "fs-verity" in w], "")
-        self._default = next(info["version"] for info in status["deployments"] if "default" in info["roles"])
-        self._versions = [info["version"] for info in status["deployments"]]
+        infos = status["deployments"]
+        spare = (info["version"] for info in infos if not {"default", "staged", "pinned"} & {*info["roles"]})
+        return End(next(info["version"] for info in infos if "default" in info["roles"]),
+                   tuple(info["version"] for info in infos), frozenset(spare), tuple(names(self._world)))
 
     def over(self, at: int) -> None:
         """Crash when the work is over: it counts, and nobody has to run the command again."""
-        default, versions = self._default, self._versions
         copy(self._origin, self._world)
         broken = self._program(self._world, *self.scenario.arguments, action="crash", at=len(self.steps) + at)
         assert broken.status == CRASH_STATUS
         check(self._program, self._world, self.before)
-        self._finish()
-        assert (self._default, self._versions) == (default, versions)
-        assert names(self._world) == self._names
+        assert self._finish() == self._expected
 
     def broken_off(self, action: str, at: int) -> Done:
         """Break off, check the invariant, run again, and compare with a run that was not broken off."""
-        default, versions = self._default, self._versions
         copy(self._origin, self._world)
         broken = self._program(self._world, *self.scenario.arguments, action=action, at=at)
         check(self._program, self._world, self.before)
-        if broken.status == 0:  # what went wrong was of no importance, such as noting that a step is done
-            self._finish()
-            assert (self._default, self._versions) == (default, versions)
+        if broken.status == 0:  # room was made, or what went wrong was no more than noting that a step is done
+            gone = self._expected.spare if action == "full" else frozenset()
+            assert self._finish().without(gone) == self._expected.without(gone)
             return broken
         done = self._program(self._world, *self.scenario.arguments)
         assert done.status == 0 or done.status in self.scenario.settled, done.err
         check(self._program, self._world, self.before)
-        self._finish()
-        assert (self._default, self._versions) == (default, versions)
-        assert names(self._world) == self._names
+        assert self._finish() == self._expected
         return broken
 
 

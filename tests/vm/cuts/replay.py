@@ -7,6 +7,7 @@ of JSON to /dev/ttyS1 for each cut, and one at the end.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -15,12 +16,12 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 from crash.invariant import Before, check, look
 from crash.program import Program, fast_directory
@@ -35,6 +36,7 @@ from vm.cuts.story import (
     ROOT_START,
     Act,
     mounted,
+    run,
     running,
     tell_images,
 )
@@ -50,6 +52,22 @@ class End:
 
     default: str
     versions: list[str]
+
+
+def is_readable(directory: Path) -> bool:
+    """Whether all of it can be looked at."""
+    def fail(error: OSError) -> NoReturn:
+        raise error
+
+    try:
+        for path, _, names in os.walk(directory, onerror=fail):
+            for name in names:
+                os.lstat(os.path.join(path, name))
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return False
+    return True
 
 
 class Stage:
@@ -70,10 +88,27 @@ class Stage:
         self._disk.copy(self._copy, DISK_SIZE)
         with self._copy.open("r+b") as file:
             cut.apply(self.log, file)
-        with (mounted(self.world, self._copy, self._copy, (f"loop,offset={ESP_START},sizelimit={ESP_SIZE}",
-                                                           f"loop,offset={ROOT_START},sizelimit={ROOT_SIZE}")),
-              running(self.world, act)):
+        with self._mounted():
+            whole = is_readable(self.world / "esp")
+        if not whole:
+            self._repair_esp()
+        with self._mounted(), running(self.world, act):
             yield
+
+    def _mounted(self) -> AbstractContextManager[None]:
+        return mounted(self.world, self._copy, self._copy, (f"loop,offset={ESP_START},sizelimit={ESP_SIZE}",
+                                                            f"loop,offset={ROOT_START},sizelimit={ROOT_SIZE}"))
+
+    def _repair_esp(self) -> None:
+        """What systemd-fsck does before it mounts an ESP. FAT has no order of its blocks: a new directory can be there
+        before the clusters that it names are, and can't even be removed then."""
+        loop = subprocess.run(["losetup", "--find", "--show", f"--offset={ESP_START}", f"--sizelimit={ESP_SIZE}",
+                               self._copy], capture_output=True, text=True, check=True).stdout.strip()
+        try:
+            done = subprocess.run(["fsck.vfat", "-a", loop], capture_output=True, text=True, check=False)
+            assert done.returncode in (0, 1), done.stdout
+        finally:
+            run("losetup", "--detach", loop)
 
     def boot(self) -> None:
         """What the loader would start first reaches its root file system, by the program of the initrd."""
