@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every test: none leaves a thread, a child process or an open file behind."""
+"""What holds for every test: none hangs unseen, none leaves a thread, a child process or an open file behind."""
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import threading
@@ -18,6 +19,12 @@ os.environ["PATH"] += os.pathsep + str(PROGRAMS)
 
 GRACE = 2.0
 """Seconds that threads and children have to go away after a test."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What takes minutes is no hang in a slow test, whose parts have their own timeouts."""
+    if item.get_closest_marker("slow"):
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)

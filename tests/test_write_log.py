@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.write_log import MAGIC, SECTOR, Cut, Disk, WriteLog, choose
+from kit.write_log import MAGIC, SECTOR, Cut, Disk, WriteLog, choose, lucky
 
 SECTORS = 8
 WRITES = st.lists(st.tuples(st.integers(0, SECTORS - 1), st.integers(0, 2), st.sampled_from([0, 0, 1, 2])), min_size=1,
@@ -60,6 +60,11 @@ def test_nothing_and_everything_are_among_the_cuts(tmp_path: Path) -> None:
     seen = {disk_after(log, cut, tmp_path)[:: SECTOR].count(0) for seed in range(40)
             for cut in choose(log, 0, SECTORS, 99, Random(seed)) if cut.end == SECTORS}
     assert {2, SECTORS + 2} < seen
+
+
+def test_a_lucky_cut_takes_nothing(tmp_path: Path) -> None:
+    log = made([(0, 1, 1), (1, 1, 0), (2, 1, 0)])
+    assert disk_after(log, lucky(log, 2), tmp_path)[::SECTOR] == bytes([1, 2, 0]).ljust(SECTORS + 2, b"\0")
 
 
 def test_marks() -> None:

@@ -13,7 +13,6 @@ from bootcd.model import SilentProgress
 from bootcd.ops.direct import DirectHost
 from bootcd.ops.host import Host
 from kit.bus import SystemBus, available
-from kit.served import Served
 from kit.world import FAT, World
 
 
@@ -39,5 +38,7 @@ def world(face: SystemBus | None, tmp_path: Path) -> Iterator[World]:
     if face is None:
         yield World(tmp_path, _direct, boot)
     else:
+        from kit.served import Served  # not where there is no bus, nor dbus-next: in the virtual machine
+
         with Served(face, _direct) as served:
             yield World(tmp_path, served.connect, boot)

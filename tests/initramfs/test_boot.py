@@ -4,8 +4,6 @@ does not, and says why. The kernel is Debian's, in a virtual machine."""
 
 from __future__ import annotations
 
-import faulthandler
-
 import pytest
 
 from bootcd.boot.booted import booted_id
@@ -24,13 +22,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> initrd_guest.Machine:
         pytest.skip(reason)
     if setup_root.compiler() is None:
         pytest.skip("there is no C compiler")
-    faulthandler.cancel_dump_traceback_later()  # what is no hang for minutes
     return initrd_guest.prepare(tmp_path_factory.mktemp("machine"))
 
 
 @pytest.mark.parametrize("initrd", initrd_guest.INITRDS)
 def test_it_boots(machine: initrd_guest.Machine, initrd: str) -> None:
-    faulthandler.cancel_dump_traceback_later()
     if initrd not in machine.initrds:
         pytest.skip("mkinitcpio is not installed")
     report, console = machine.boot(initrd, f"composefs.digest=?v1-sha512-12:{machine.id}", TIMEOUT)
@@ -50,7 +46,6 @@ def test_it_boots(machine: initrd_guest.Machine, initrd: str) -> None:
 ])
 def test_it_does_not_boot_what_is_not_verified(machine: initrd_guest.Machine, initrd: str, kargs: str) -> None:
     """fs-verity is demanded and lacks. Nothing but the message, and the end of the machine."""
-    faulthandler.cancel_dump_traceback_later()
     report, console = machine.boot(initrd, f"composefs.digest=v1-sha512-12:{machine.id} {kargs}", TIMEOUT)
     assert report == ""
     assert f"bootcd-setup-root: the image {machine.id} has no fs-verity" in console.replace("\r\n", "\n")

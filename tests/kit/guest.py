@@ -179,16 +179,20 @@ def start(kit: Kit, initrd: Path, console: Path, report: Path, timeout: float, k
 
 
 def read_report(report: str) -> dict[str, list[Case]]:
-    """The cases by suite, from parts that each begin with a line "== suite status" and go on with pytest's XML."""
+    """The cases by suite, from parts that each begin with a line "== suite status" and go on with pytest's XML. Raises
+    GuestError for a suite that did not run to its end."""
     suites = {}
     for part in re.split(r"^== ", report, flags=re.MULTILINE)[1:]:
         head, _, document = part.partition("\n")
+        name, status = head.split()
+        if int(status) not in (0, 1):  # neither that all passed nor that some failed
+            raise GuestError(f"pytest ended with status {status} for {name}; see the console")
         cases = []
         for case in ElementTree.fromstring(document.strip()).iter("testcase"):
             bad = next((one for one in case if one.tag in ("failure", "error", "skipped")), None)
             cases.append(Case(f"{case.get('classname')}::{case.get('name')}", "passed" if bad is None else bad.tag,
                               "" if bad is None else f"{bad.get('message')}\n{bad.text}"))
-        suites[head.split()[0]] = cases
+        suites[name] = cases
     return suites
 
 

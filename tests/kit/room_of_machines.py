@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import pytest
+
 from kit import guest, installer, registry_server, setup_root
 from kit.images import ImageBuilder
 from kit.machine_images import Workshop
@@ -34,7 +36,8 @@ def why_not() -> str | None:
 
 
 class Room:
-    """A context manager; its registry ends with it. Machines are the callers' to end."""
+    """A context manager; its registry ends with it. Machines are the callers' to end. Entering it skips the test where
+    there can be none."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -43,6 +46,9 @@ class Room:
         self._stack = ExitStack()
 
     def __enter__(self) -> Room:
+        reason = why_not()
+        if reason is not None:
+            pytest.skip(reason)
         self._stack.enter_context(self._registry)
         return self
 

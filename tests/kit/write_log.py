@@ -96,6 +96,12 @@ class Cut:
             disk.write(log.data(log.entries[number])[:size])
 
 
+def lucky(log: WriteLog, end: int) -> Cut:
+    """The power goes before entry `end`, and all that was written before is there."""
+    certain = log.certain(end)
+    return Cut(end, certain, tuple((number, log.entries[number].size) for number in range(certain, end)))
+
+
 def choose(log: WriteLog, begin: int, end: int, count: int, random: Random) -> list[Cut]:
     """Cuts at `count` different moments between two entries, fewer where there are not so many, in their order."""
     moments = sorted(random.sample(range(begin + 1, end + 1), min(count, end - begin)))

@@ -8,7 +8,6 @@ packages. The files `console` and `report` in pytest's directory systemd0 show h
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import re
 import shutil
@@ -62,7 +61,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     for tag, version in (("latest", "1.0"), ("last", "9.0")):
         os_image(version).write_layout(files / "srv/os", tag)
         ids[tag] = deployment_id(directory / tag, f"oci:{files}/srv/os:{tag}")
-    faulthandler.cancel_dump_traceback_later()  # what is no hang for minutes; `run` has its own timeout
     report = systemd_guest.run(systemd_guest.prepare(), files, directory, TIMEOUT,
                                f"composefs={ids['latest']} systemd.show_status=no")
     shutil.rmtree(files)

@@ -7,7 +7,6 @@ dear without KVM. What the machine wrote to its console is in `disk.machine/cons
 
 from __future__ import annotations
 
-import faulthandler
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import pytest
 
 from kit.images import File
-from kit.room_of_machines import Room, deployment, settle, status, why_not
+from kit.room_of_machines import Room, deployment, settle, status
 from kit.virtual_machine import VirtualMachine
 
 pytestmark = pytest.mark.slow
@@ -33,10 +32,6 @@ BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    faulthandler.cancel_dump_traceback_later()  # what is no hang for minutes; everything here has its own timeout
     with Room(tmp_path_factory.mktemp("room")) as room:
         make = room.workshop.image
         room.publish("latest", make("1.0"))
@@ -53,11 +48,6 @@ def machine(room: Room) -> Iterator[VirtualMachine]:
         machine.wait()
         yield machine
         print("boots: " + ", ".join(f"{one:.0f} s" for one in machine.boot_times))
-
-
-@pytest.fixture(autouse=True)
-def _no_dump(machine: VirtualMachine) -> None:
-    faulthandler.cancel_dump_traceback_later()
 
 
 def version(machine: VirtualMachine) -> str:
@@ -238,10 +228,33 @@ def test_a_version_whose_check_fails_falls_back_by_itself(room: Room, machine: V
         "bootcctl upgrade")
 
 
+def test_three_pinned_versions_boot_from_the_menu(room: Room, machine: VirtualMachine) -> None:
+    """As somebody chooses them there, or by LoaderEntryOneShot."""
+    room.publish("latest", room.workshop.image("5.0"))
+    machine.check("bootcctl pin 1.0 --label first && bootcctl pin 2.0 --label second")
+    machine.reboot(by=f"bootcctl switch --apply {room.reference('latest')}")
+    assert version(machine) == "5.0"
+    settle(machine)
+    machine.check("bootcctl pin 5.0 --label third && bootcctl cleanup")
+    found = {one["version"]: one for one in status(machine)["deployments"]}
+    for name in ("2.0", "1.0"):
+        one = found[name]
+        machine.check(f"bootctl set-oneshot bootcd-{one['generation']:010}-{one['id'][:12]}.conf")
+        assert any("the next boot is" in warning for warning in status(machine)["warnings"])
+        machine.reboot()
+        assert version(machine) == name
+        settle(machine)
+        assert "pinned" in deployment(machine, "booted")["roles"]
+        assert deployment(machine, "default")["version"] == "5.0"
+        assert machine.run("grep -c . /etc/mine").status == 0, "each has its /etc"
+    assert "first" in machine.check("bootcctl list")
+
+
 def test_what_is_not_what_the_entry_names_does_not_boot(machine: VirtualMachine) -> None:
-    """Two entries before ours, each with one try: another digest, and an image that was replaced."""
-    good = deployment(machine, "booted")
-    other = next(one for one in status(machine)["deployments"] if one["id"] != good["id"])
+    """Three entries before ours, each with one try: another digest, an image that was replaced, and one whose link
+    leads to another image of the repository, which is whole."""
+    linked, good = deployment(machine, "booted"), deployment(machine, "default")
+    other = next(one for one in status(machine)["deployments"] if one["version"] == "2.0")
     changed = ("0" if good["id"][0] != "0" else "1") + good["id"][1:]
     place = f"/sysroot/composefs/objects/{other['id'][:2]}/{other['id'][2:]}"
     machine.check(f"""
@@ -250,11 +263,15 @@ def test_what_is_not_what_the_entry_names_does_not_boot(machine: VirtualMachine)
         cp /sysroot/composefs/images/{good['id']} {place}.new
         fsverity enable --hash-alg=sha512 {place}.new
         mv {place}.new {place}
+        cd /sysroot/composefs/images
+        mv {linked['id']} kept
+        ln -s "$(readlink {good['id']})" {linked['id']}
         mount -o remount,bind,ro /sysroot
         cd /boot/loader/entries
         from=$(echo bootcd-*-{good['id'][:12]}*.conf)
         sed 's/{good['id']}/{changed}/; s/^version.*/version 9999999999/' $from > x-digest+1.conf
         sed 's/{good['id']}/{other['id']}/; s/^version.*/version 9999999998/' $from > x-image+1.conf
+        sed 's/{good['id']}/{linked['id']}/; s/^version.*/version 9999999997/' $from > x-link+1.conf
         sync
     """)
     before = len(machine.read_console())
@@ -262,8 +279,10 @@ def test_what_is_not_what_the_entry_names_does_not_boot(machine: VirtualMachine)
     said = machine.read_console()[before:]
     first = said.find(f"the repository 'composefs' does not have the image {changed[:8]}")
     second = said.find(f"the image {other['id'][:8]}")
-    assert 0 <= first < second
-    assert "has other content" in said[second:]
-    assert version(machine) == "1.0"
-    assert {"x-digest+0-1.conf", "x-image+0-1.conf"} <= set(machine.check(ENTRIES).split())
+    assert version(machine) == "5.0"
+    third = said.find(f"the image {linked['id'][:8]}")
+    assert 0 <= first < second < third
+    assert "has other content" in said[second:third]
+    assert f"has other content: its digest is {good['id'][:12]}..." in said[third:]
+    assert {"x-digest+0-1.conf", "x-image+0-1.conf", "x-link+0-1.conf"} <= set(machine.check(ENTRIES).split())
     machine.check("rm /boot/loader/entries/x-*")

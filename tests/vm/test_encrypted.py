@@ -6,14 +6,13 @@ The tests are chapters of one story: each begins where the one before it ended, 
 
 from __future__ import annotations
 
-import faulthandler
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
 
-from kit.room_of_machines import Room, deployment, settle, status, why_not
+from kit.room_of_machines import Room, deployment, settle, status
 from kit.virtual_machine import VirtualMachine
 
 pytestmark = pytest.mark.slow
@@ -29,10 +28,6 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    faulthandler.cancel_dump_traceback_later()  # what is no hang for minutes; everything here has its own timeout
     with Room(tmp_path_factory.mktemp("room")) as room:
         tpm = room.directory / "tpm"
         room.publish("latest", room.workshop.image("1.0"))
@@ -44,11 +39,6 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
             machine.wait()
             yield Story(machine, said, key[1])
             print("boots: " + ", ".join(f"{one:.0f} s" for one in machine.boot_times))
-
-
-@pytest.fixture(autouse=True)
-def _no_dump(story: Story) -> None:
-    faulthandler.cancel_dump_traceback_later()
 
 
 def test_it_boots_without_being_asked(story: Story) -> None:

@@ -7,7 +7,6 @@ The file `console` in pytest's directory vm0 shows how it goes.
 
 from __future__ import annotations
 
-import faulthandler
 import re
 import shutil
 from collections.abc import Iterator
@@ -46,7 +45,6 @@ def suites(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[guest.Cas
         pytest.skip(reason)
     if setup_root.compiler() is None:
         pytest.skip("there is no C compiler")
-    faulthandler.cancel_dump_traceback_later()  # what is no hang for minutes; `run` has its own timeout
     program = setup_root.build(tmp_path_factory.mktemp("program") / "bootcd-setup-root", *setup_root.HARDENED)
     return guest.read_report(guest.run(guest.prepare(), files(program), tmp_path_factory.mktemp("vm"), TIMEOUT))
 

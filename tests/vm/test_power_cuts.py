@@ -9,7 +9,6 @@ same log only, which `BOOTCD_CUTS_LOG` keeps in a file: is it there, it is not r
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import random
@@ -54,7 +53,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip(reason)
     if setup_root.compiler() is None:
         pytest.skip("there is no C compiler")
-    faulthandler.cancel_dump_traceback_later()  # what is no hang for minutes; the machines have their own timeout
     return setup_root.build(tmp_path_factory.mktemp("program") / "bootcd-setup-root", *setup_root.HARDENED)
 
 

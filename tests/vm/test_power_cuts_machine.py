@@ -8,7 +8,6 @@ the machine at something else.
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from random import Random
 import pytest
 
 from kit.guest import GuestError
-from kit.room_of_machines import Room, deployment, settle, status, why_not
+from kit.room_of_machines import Room, deployment, settle, status
 from kit.virtual_machine import VirtualMachine
 
 pytestmark = pytest.mark.slow
@@ -33,10 +32,6 @@ def moments() -> Random:
 
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    faulthandler.cancel_dump_traceback_later()  # what is no hang for minutes; everything here has its own timeout
     with Room(tmp_path_factory.mktemp("room")) as room:
         room.publish("latest", room.workshop.image("1.0"))
         yield room
@@ -59,11 +54,6 @@ def machine(room: Room, moments: Random) -> Iterator[VirtualMachine]:
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind() -> None:
     """Not looked at here: each cut ends one emulator and starts another, which the machine's fixture ends."""
-
-
-@pytest.fixture(autouse=True)
-def _no_dump(machine: VirtualMachine) -> None:
-    faulthandler.cancel_dump_traceback_later()
 
 
 def sound(machine: VirtualMachine, *versions: str) -> str:

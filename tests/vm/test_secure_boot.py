@@ -8,7 +8,6 @@ The tests are chapters of one story: each begins where the one before it ended, 
 
 from __future__ import annotations
 
-import faulthandler
 import hashlib
 import json
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 import pytest
 
 from kit.machine_images import Sealed
-from kit.room_of_machines import Room, deployment, settle, status, why_not
+from kit.room_of_machines import Room, deployment, settle, status
 from kit.secure_boot import Keys
 from kit.virtual_machine import VirtualMachine
 
@@ -39,10 +38,6 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    reason = why_not()
-    if reason is not None:
-        pytest.skip(reason)
-    faulthandler.cancel_dump_traceback_later()  # what is no hang for minutes; everything here has its own timeout
     with Room(tmp_path_factory.mktemp("room")) as room:
         ours, foreign = (room.workshop.secure_boot.make_keys(name) for name in ("ours", "somebody else's"))
         sealed = room.workshop.sealed("1.0", ours)
@@ -79,11 +74,6 @@ def machine(story: Story) -> Iterator[VirtualMachine]:
         machine.wait()
         yield machine
         print("boots: " + ", ".join(f"{one:.0f} s" for one in machine.boot_times))
-
-
-@pytest.fixture(autouse=True)
-def _no_dump(machine: VirtualMachine) -> None:
-    faulthandler.cancel_dump_traceback_later()
 
 
 def test_status_tells_the_whole_chain(machine: VirtualMachine) -> None:

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from crash.invariant import Before, check, look
 from crash.program import Program, fast_directory
-from kit.write_log import Cut, Disk, WriteLog, choose
+from kit.write_log import Cut, Disk, WriteLog, choose, lucky
 from vm.cuts.story import (
     ACTS,
     DISK_SIZE,
@@ -55,14 +55,14 @@ class End:
 
 
 def is_readable(directory: Path) -> bool:
-    """Whether all of it can be looked at."""
+    """Whether all of it can be read."""
     def fail(error: OSError) -> NoReturn:
         raise error
 
     try:
         for path, _, names in os.walk(directory, onerror=fail):
             for name in names:
-                os.lstat(os.path.join(path, name))
+                Path(path, name).read_bytes()
     except OSError as error:
         if error.errno != errno.EIO:
             raise
@@ -100,7 +100,7 @@ class Stage:
                                                             f"loop,offset={ROOT_START},sizelimit={ROOT_SIZE}"))
 
     def _repair_esp(self) -> None:
-        """What systemd-fsck does before it mounts an ESP. FAT has no order of its blocks: a new directory can be there
+        """What systemd-fsck does before it mounts an ESP. FAT has no order of its blocks: what is new can be there
         before the clusters that it names are, and can't even be removed then."""
         loop = subprocess.run(["losetup", "--find", "--show", f"--offset={ESP_START}", f"--sizelimit={ESP_SIZE}",
                                self._copy], capture_output=True, text=True, check=True).stdout.strip()
@@ -146,13 +146,13 @@ class Trial:
         self._stage = stage
         shutil.rmtree(stage.world / "layout", ignore_errors=True)
         tell_images(stage.world, ACTS[: number + 1])
-        with stage.after(Cut(begin + 1, begin + 1, ()), self.act):
+        with stage.after(lucky(stage.log, begin + 1), self.act):
             self.before: Before = look(stage.program, stage.world, pinned=self.act.arguments[0] != "unpin")
 
     @cached_property
     def expected(self) -> End:
         """Asked for after the cuts, since the disk goes on only."""
-        with self._stage.after(Cut(self.end + 1, self.end + 1, ()), self.act):
+        with self._stage.after(lucky(self._stage.log, self.end + 1), self.act):
             self._stage.boot()
             return self._stage.finish()
 
