@@ -23,7 +23,8 @@ import stat
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +56,17 @@ chroot . depmod "$(ls usr/lib/modules)"
 """
 
 MEMORY = "2G"
+_STEP = 0.2
 TAIL = 60
 """Lines of the console that a failure shows."""
 
 
 class GuestError(Exception):
     """The virtual machine cannot be made, or did not come to its end."""
+
+
+class PowerCutError(GuestError):
+    """The power was cut, as the caller wanted it."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +165,10 @@ def run(kit: Kit, files: Iterator[tuple[str, int, bytes]], directory: Path, time
 
 
 def start(kit: Kit, initrd: Path, console: Path, report: Path, timeout: float, kargs: str = "",
-          disks: Sequence[str] = (), more: Sequence[str] = ()) -> None:
+          disks: Sequence[str] = (), more: Sequence[str] = (), cut_when: Callable[[], bool] = lambda: False) -> None:
     """Run the emulator until the machine turns itself off. The first serial port is written to the file `console`, the
-    second to `report`; `disks` are -drive options, `more` any others. Raises GuestError with the console's end."""
+    second to `report`; `disks` are -drive options, `more` any others. The power is cut as soon as `cut_when` says so,
+    which is asked a few times each second. Raises GuestError with the console's end, and PowerCutError."""
     command = [*kit.command(), "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", MEMORY,
                "-nodefaults", "-display", "none", "-no-reboot", "-kernel", str(kit.kernel), "-initrd", str(initrd),
                "-append", f"console=ttyS0 quiet panic=-1 {kargs}".rstrip(),
@@ -169,13 +176,23 @@ def start(kit: Kit, initrd: Path, console: Path, report: Path, timeout: float, k
     for disk in disks:
         command += ["-drive", f"if=virtio,format=raw,{disk}"]
     command += more
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False,
-                              env={**os.environ, "TMPDIR": str(console.parent)})
-    except subprocess.TimeoutExpired as error:
-        raise GuestError(f"no end after {timeout:.0f} s; the console's last lines:\n{tail(console)}") from error
-    if done.returncode:
-        raise GuestError(f"the emulator failed: {done.stderr.decode(errors='replace')}\n{tail(console)}")
+    deadline = time.monotonic() + timeout
+    with tempfile.TemporaryFile() as errors, subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=errors, stderr=errors,
+        env={**os.environ, "TMPDIR": str(console.parent)},
+    ) as process:
+        try:
+            while process.poll() is None:
+                if time.monotonic() > deadline:
+                    raise GuestError(f"no end after {timeout:.0f} s; the console's last lines:\n{tail(console)}")
+                if cut_when():
+                    raise PowerCutError("the power was cut")
+                time.sleep(_STEP)
+        finally:
+            process.kill()
+        errors.seek(0)
+        if process.returncode:
+            raise GuestError(f"the emulator failed: {errors.read().decode(errors='replace')}\n{tail(console)}")
 
 
 def read_report(report: str) -> dict[str, list[Case]]:

@@ -11,7 +11,7 @@ import re
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,10 @@ class Installation:
 
 def install(
     installations: Sequence[Installation], registry_port: int, directory: Path, timeout: float = TIMEOUT,
-    more: Sequence[str] = (),
+    more: Sequence[str] = (), cut_when: Callable[[], bool] = lambda: False,
 ) -> str:
-    """Install to all of them at the same time, onto files that are there or new ones; `more` are options of QEMU.
-    Returns what was said. Raises GuestError, also when it takes more than `timeout` seconds: the power is cut then."""
+    """Install to all of them at the same time, onto files that are there or new ones; `more` are options of QEMU. The
+    power is cut as soon as `cut_when` says so. Returns what was said. Raises GuestError, and PowerCutError."""
     lines = [f"printf '[registry]\\ninsecure = [\"{HOST}:{registry_port}\"]\\n' >/bootcd.toml"]
     for number, one in enumerate(installations):
         with one.disk.open("ab") as file:
@@ -70,11 +70,13 @@ def install(
         lines.append(f"cat /log{number}")
     for number in range(len(installations)):
         lines.append(f"[ $(cat /status{number}) = 0 ] || exit 1")
-    return run("\n".join(lines), [one.disk for one in installations], directory, timeout, more)
+    return run("\n".join(lines), [one.disk for one in installations], directory, timeout, more,
+               cut_when)
 
 
 def run(
-    script: str, disks: Sequence[Path], directory: Path, timeout: float = TIMEOUT, more: Sequence[str] = ()
+    script: str, disks: Sequence[Path], directory: Path, timeout: float = TIMEOUT, more: Sequence[str] = (),
+    cut_when: Callable[[], bool] = lambda: False,
 ) -> str:
     """Run a shell script as root, with these disks as /dev/vda and so on, and `more` options of QEMU. Returns what it
     said. Raises GuestError."""
@@ -94,7 +96,8 @@ def run(
     drives = [f"file={disk},cache=unsafe,discard=unmap" for disk in disks]
     network = ["-netdev", "user,id=network", "-device", "virtio-net-pci,netdev=network,romfile="]
     try:
-        guest.start(kit, initrd, console, report, timeout, disks=drives, more=[*network, *more])
+        guest.start(kit, initrd, console, report, timeout, disks=drives, more=[*network, *more],
+                    cut_when=cut_when)
     finally:
         initrd.unlink()
     text = report.read_text(errors="replace")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import shutil
 from contextlib import ExitStack
+from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -69,15 +70,15 @@ class Room:
         push(image, f"{self._registry.address}/{REPOSITORY}:{tag}")
 
     def install(
-        self, name: str, tag: str, *options: str, timeout: float = installer.TIMEOUT, tpm: Path | None = None
+        self, name: str, tag: str, *options: str, tpm: Path | None = None, cut_at: float = inf
     ) -> Path:
         """A disk called `name`, installed from the registry by `install to-disk` on a machine with that TPM. What it
-        said is in `name`.installer/said. Raises GuestError, also when it takes more than `timeout` seconds: the power
-        is cut then."""
+        said is in `name`.installer/said. Raises GuestError, and PowerCutError when the disk holds `cut_at` bytes."""
         disk = self.directory / name
         one = installer.Installation(disk, self.reference(tag), options)
-        said = installer.install([one], self._registry.port, self.directory / f"{name}.installer", timeout,
-                                 start_tpm(tpm) if tpm is not None else ())
+        said = installer.install([one], self._registry.port, self.directory / f"{name}.installer",
+                                 more=start_tpm(tpm) if tpm is not None else (),
+                                 cut_when=lambda: disk.stat().st_blocks * 512 > cut_at)
         (self.directory / f"{name}.installer" / "said").write_text(said)
         return disk
 
