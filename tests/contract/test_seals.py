@@ -105,7 +105,9 @@ def test_an_image_made_for_bootc_gets_the_argument_that_its_initrd_knows(world: 
     deployment = world.upgrade(os_image("1.0", theirs))
 
     assert deployment.id == digest
-    assert deployment.options.split()[-1] == f"composefs=?{digest}"
+    with Repository.open(world.sysroot / "composefs") as repository:
+        optional = "" if repository.secure else "?"
+    assert deployment.options.split()[-1] == f"composefs={optional}{digest}"
     state = world.sysroot / "state/deploy" / digest
     assert (state / "etc/version.conf").exists()
     assert (state / "var/lib/seed").exists()
