@@ -19,8 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import bare, daemon, etc, image
+from benchmarks import bare, daemon, deployments, etc, image
 
+DEPLOYMENTS = 100
 BOOTCCTL = [sys.executable, "-m", "bootcd.cli"]
 
 
@@ -114,6 +115,7 @@ def program(report: Report, work: Path, layout: Path, tar: Path, options: argpar
     erofs(report, options.quick)
     etc.measure(report, fresh(work / "etc"), options.repeat)
     living(report, work, layout, options.repeat)
+    many(report, work, options.repeat)
 
 
 def fresh(path: Path) -> Path:
@@ -205,3 +207,11 @@ def living(report: Report, work: Path, layout: Path, repeat: int) -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def many(report: Report, work: Path, repeat: int) -> None:
+    """A machine with more deployments than anybody keeps."""
+    world = deployments.measure(report, fresh(work / "many"), DEPLOYMENTS)
+    base = [*BOOTCCTL, "--quiet", "--sysroot", str(world.sysroot), "--esp", str(world.esp)]
+    listing = best(repeat, lambda: run([*base, "list"]))
+    report.seconds(f"list of {DEPLOYMENTS} deployments", listing.seconds, "<= 0.5 s", listing.memory)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from .records import Record
 
@@ -26,7 +27,7 @@ class Entry:
     kernel: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Facts:
     """The machine as it is.
 
@@ -53,18 +54,19 @@ class Facts:
 
     def deployed(self) -> list[Record]:
         """Deployments with an entry, in the order in which the loader tries them."""
-        found: list[Record] = []
-        for entry in self.entries:
-            record = self.of_entry(entry)
-            if record is not None and record not in found:
-                found.append(record)
-        return found
+        return list(self._deployed)
+
+    @cached_property
+    def _deployed(self) -> tuple[Record, ...]:
+        found = (self.of_entry(entry) for entry in self.entries)
+        return tuple({record.id: record for record in found if record is not None}.values())
 
     def of_entry(self, entry: Entry) -> Record | None:
-        for record in self.records.values():
-            if record.id.startswith(entry.short_id):
-                return record
-        return None
+        return self._by_short_id.get(entry.short_id)
+
+    @cached_property
+    def _by_short_id(self) -> dict[str, Record]:
+        return {record.short_id: record for record in self.records.values()}
 
     @property
     def staged(self) -> Record | None:
