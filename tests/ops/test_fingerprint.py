@@ -32,6 +32,18 @@ def now(world: World) -> Fingerprint:
     return fingerprint(machine(world))
 
 
+def test_another_choice_of_the_boot_loader_makes_another_one(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("bootcd.ops.fingerprint.EFIVARS", str(tmp_path / "efivars"))
+    world.install(os_image("1.0"))
+    before = now(world)
+    variable = tmp_path / "efivars/LoaderEntryOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+    variable.parent.mkdir()
+    variable.write_bytes(b"\7\0\0\0" + "one.conf\0".encode("utf-16-le"))
+    assert now(world) != before
+
+
 def test_every_change_makes_another_one(world: World) -> None:
     seen = [now(world)]
 

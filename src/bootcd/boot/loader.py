@@ -26,6 +26,9 @@ SECURITY_GUID = "d719b2cb-3d3a-4596-a3bc-dad00e67656f"
 SHIM_GUID = "605dab50-e046-4300-abb6-3dd810dd8b23"
 SYSTEMD_BOOT = b"/usr/lib/systemd/boot/efi"
 
+OVERRIDES = ("LoaderEntryDefault", "LoaderEntryPreferred", "LoaderEntryOneShot")
+"""Variables that override the order of the entries."""
+
 _MAX_VARIABLE = 64 * 1024
 _ATTRIBUTES = 4
 _BINARY = re.compile(rb"systemd-boot(ia32|x64|arm|aa64|riscv64|loongarch64)\.efi(\.signed)?")
@@ -84,6 +87,11 @@ def read_variables(path: str = EFIVARS) -> LoaderVariables:
         device_part_uuid=_text(path, "LoaderDevicePartUUID"),
         secure_boot=secure == b"\1" if secure is not None and len(secure) == 1 else None,
     )
+
+
+def override_paths(path: str = EFIVARS) -> list[str]:
+    """The files of OVERRIDES. The kernel gives them another time when they are written (efivarfs)."""
+    return [os.path.join(path, f"{name}-{LOADER_GUID}") for name in OVERRIDES]
 
 
 def key_variables(path: str = EFIVARS) -> tuple[bytes, bytes] | None:

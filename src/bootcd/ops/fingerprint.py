@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..boot.loader import EFIVARS, override_paths
 from ..errors import BootcdError
 from .machine import Machine
 
@@ -21,7 +22,7 @@ def watched(machine: Machine) -> tuple[Path, ...]:
     sysroot = machine.sysroot
     streams = sysroot.repository / "streams" / "refs"
     ours = (sysroot.own_state, sysroot.records, sysroot.journal.parent, streams, streams / "oci")
-    return (*ours, *_on_esp(machine))
+    return (*ours, Path(EFIVARS), *_on_esp(machine))
 
 
 def fingerprint(machine: Machine) -> Fingerprint:
@@ -30,7 +31,7 @@ def fingerprint(machine: Machine) -> Fingerprint:
     streams = sysroot.repository / "streams" / "refs"
     found: Fingerprint = [_identity(path) for path in (
         sysroot.rejected, sysroot.last_result, sysroot.update, sysroot.journal.parent, sysroot.journal,
-        streams, streams / "oci")]
+        streams, streams / "oci", *map(Path, override_paths(EFIVARS)))]
     found += _listing(sysroot.records)
     for directory in _on_esp(machine):
         # On FAT the inode number is made up, and another one after the cache was dropped; a time is good to two
