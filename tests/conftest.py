@@ -8,6 +8,7 @@ import gc
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,19 @@ def leaves_nothing_behind() -> Iterator[None]:
         leaks += [f"open file {number} ({now[number]})" for number in left & now.keys()]
     if leaks:
         pytest.fail("the test left behind: " + ", ".join(leaks), pytrace=False)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much the tests of crashes have tried: what they note as `tried`, added up."""
+    tried: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if getattr(report, "when", None) == "teardown":
+                for name, value in report.user_properties:
+                    if name == "tried":
+                        tried[value[0]] += value[1]
+    if tried:
+        terminalreporter.write_line("tried: " + ", ".join(f"{count} {what}" for what, count in sorted(tried.items())))
 
 
 def _children() -> set[int]:

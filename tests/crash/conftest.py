@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,41 @@ class Worlds:
         self.run(path, "unpin", "good")
         self.run(path, "image", "remove", "beta")
 
+    def _running(self, path: Path) -> None:
+        """1.2 runs, and 1.3 is published."""
+        copy(self("new"), path)
+        self.boot(path, "1.2")
+
+    def _shutting_down(self, path: Path) -> None:
+        """1.2 runs, 1.3 is staged, and /etc was edited since."""
+        copy(self("running"), path)
+        self.run(path, "upgrade")
+        (self._etc(path, "1.2") / "late").write_text("by the administrator\n")
+
+    def _came_up(self, path: Path) -> None:
+        """1.3 is the default and runs; its boots are counted still."""
+        copy(self("shutting_down"), path)
+        self.run(path, "finalize")
+        self.boot(path, "1.3")
+        self.run(path, "boot-started")
+
+    def _fell_back(self, path: Path) -> None:
+        """1.3 did not come up in any of its tries, and 1.2 runs again."""
+        copy(self("shutting_down"), path)
+        self.run(path, "finalize")
+        name = self._etc(path, "1.3").parent.name
+        (entry,) = (path / "esp/loader/entries").glob(f"bootcd-*-{name[:12]}+3.conf")
+        entry.rename(entry.with_name(entry.name.replace("+3.conf", "+0-3.conf")))
+
+    def boot(self, path: Path, version: str) -> None:
+        """Let a deployment run."""
+        (path / "booted").write_text(self._etc(path, version).parent.name)
+
+    def _etc(self, path: Path, version: str) -> Path:
+        (found,) = (etc for etc in (path / "sysroot/state/deploy").glob("*/etc")
+                    if (etc / "version.conf").read_text() == f"version = {version}\n")
+        return found
+
     def _foreign(self, path: Path) -> None:
         for name, content in (("loader/entries/foreign.conf", b"title Foreign\nlinux /foreign/vmlinuz\n"),
                               ("foreign/vmlinuz", b"foreign kernel"), ("EFI/foreign/grubx64.efi", b"MZ foreign"),
@@ -105,6 +140,11 @@ class Worlds:
     def _edit(self, path: Path) -> None:
         for etc in (path / "sysroot/state/deploy").glob("*/etc"):
             (etc / "hostname").write_text("machine\n")
+
+
+def tell_tried(request: pytest.FixtureRequest, tried: Mapping[str, int]) -> None:
+    """Have the end of the test run say how much was tried; see tests/conftest.py."""
+    request.node.user_properties += [("tried", item) for item in tried.items()]
 
 
 @pytest.fixture(scope="session")

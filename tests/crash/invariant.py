@@ -14,24 +14,28 @@ from crash.program import Program, snapshot
 
 @dataclass(frozen=True)
 class Before:
-    """What was there before the run and must stay: pinned deployments, what boots, foreign files, the shared /var."""
+    """What was there before the run and must stay: pinned deployments, what boots, foreign files, the shared /var. And
+    what status warned of already."""
 
     pinned: frozenset[str]
     default: str | None
     etc: dict[str, dict[str, str]]
     foreign: dict[str, str]
     var: dict[str, str]
+    warnings: list[str]
 
 
 def look(program: Program, world: Path, *, pinned: bool = True) -> Before:
     """What is there. With `pinned` False, pins may go."""
-    deployments = program(world, "status", "--json").json["deployments"]
+    status = program(world, "status", "--json").json
+    deployments = status["deployments"]
     return Before(
         frozenset(info["id"] for info in deployments if info["pins"] and pinned),
         next((info["id"] for info in deployments if "default" in info["roles"]), None),
         {info["id"]: snapshot(world / "sysroot/state/deploy" / info["id"] / "etc") for info in deployments
          if "staged" not in info["roles"]},
         foreign_files(world), snapshot(world / "sysroot/state/os"),
+        status["warnings"],
     )
 
 

@@ -49,6 +49,8 @@ class Program:
     """Starts `bootcctl` by way of the fork server. A context manager."""
 
     def __init__(self, scratch: Path) -> None:
+        self.clock = 0
+        """Seconds by which the clock is wrong."""
         self._out = scratch / "program"
         self._server = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "crash.forkserver"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -73,7 +75,7 @@ class Program:
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         request = {"directory": str(directory), "out": str(self._out), "action": action, "at": at,
-                   "arguments": arguments, "stdin": str(stdin or os.devnull)}
+                   "clock": self.clock, "arguments": arguments, "stdin": str(stdin or os.devnull)}
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
         status = int(self._server.stdout.readline())

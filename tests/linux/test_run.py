@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from bootcd.errors import BootcdError, Unsupported
+from bootcd.linux import files
 from bootcd.linux.run import background, run
 
 
@@ -21,6 +22,14 @@ def test_environment_is_clean(monkeypatch):
     assert b"MINE=1" in lines
     assert b"LC_ALL=C.UTF-8" in lines
     assert not any(line.startswith((b"LD_PRELOAD_NOT", b"LANG=")) for line in lines)
+
+
+def test_a_program_has_a_point_before_and_one_after_it(monkeypatch, tmp_path):
+    made = tmp_path / "made"
+    seen = []
+    monkeypatch.setattr(files, "observe", lambda name: seen.append((name, made.exists())))
+    run(["touch", made])
+    assert seen == [("run.before", False), ("run.after", True)]
 
 
 def test_failure_carries_the_last_words():

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import BootcdError, Unsupported
+from .files import step
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def run(
     log.debug("run: %s", shlex.join(words))
     environment = _environment(env)
     stdin = subprocess.DEVNULL if input is None else None
+    step("run.before")
     try:
         done = subprocess.run(words, input=input, stdin=stdin, capture_output=True, check=False, env=environment,
                               cwd=cwd)
@@ -58,6 +60,7 @@ def run(
         raise Unsupported(f"cannot run {words[0]}: {error.strerror}", advice=f"Install {words[0]}.") from error
     except (OSError, ValueError) as error:
         raise BootcdError(f"cannot run {words[0]}: {error}") from error
+    step("run.after")
     if check and done.returncode:
         how = f"exit status {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
         words_said = (done.stderr.strip() or done.stdout.strip())[-_LAST_WORDS:].decode("utf-8", "replace")
