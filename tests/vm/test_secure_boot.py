@@ -129,6 +129,7 @@ def test_a_uki_that_we_did_not_sign_does_not_boot(story: Story, machine: Virtual
     machine.screendump(f"{name}.png")
     machine.reset()
     machine.wait()
+    settle(machine)
     assert deployment(machine, "booted")["id"] == good
     assert f"x-{name}+0-1.conf" in machine.check("ls /boot/loader/entries")
 

@@ -37,8 +37,11 @@ SETTLE = 0.1
 """Seconds to wait after a change, since one rarely comes alone."""
 PATIENCE = 20.0
 """Seconds that a caller waits for the disk; then it gets what is in memory."""
+FIRST_PATIENCE = 50.0
+"""The same while nothing is in memory; bootcctl waits a bit longer."""
 RETRY = 10.0
 """Seconds after which a status that could not be read is read again."""
+NOT_READ = "the status has not been read yet: the disk does not answer"
 
 
 class State:
@@ -54,7 +57,7 @@ class State:
         self._readings = Latest(self._read)
         self._looks = Latest(lambda: _in_thread(partial(self._look, self._machine())))
         self._watch = Watch()
-        self.status = Status(settings().sysroot, "", (), None, "", ())
+        self.status = Status(settings().sysroot, "", (), None, "", (NOT_READ,))
         asyncio.get_running_loop().add_reader(self._watch.fileno(), self._something_happened)
 
     def close(self) -> None:
@@ -90,9 +93,9 @@ class State:
 
     async def fresh(self) -> Status:
         """The status, read again first if another process has changed something; as it is in memory when the disk does
-        not answer."""
+        not answer. Its only warning is NOT_READ when it was never read."""
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PATIENCE if self._taken else FIRST_PATIENCE):
                 if await self._looks.ask() != self._fingerprint:
                     await self.refresh()
         except TimeoutError:
@@ -124,7 +127,8 @@ class State:
         self._fingerprint = None
         warning = f"the status cannot be read: {why}"
         if warning not in self.status.warnings:
-            self._show(replace(self.status, warnings=(*self.status.warnings, warning)))
+            others = tuple(one for one in self.status.warnings if one != NOT_READ)
+            self._show(replace(self.status, warnings=(*others, warning)))
         self._later("retry", RETRY, self.refresh)
 
     def _show(self, status: Status) -> None:
