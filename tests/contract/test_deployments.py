@@ -358,6 +358,26 @@ def test_local_changes_to_etc_are_taken_along(world: World) -> None:
     assert second.etc.deleted == ("doomed",)
 
 
+def test_local_files_get_their_labels_by_the_new_policy(world: World) -> None:
+    """But for those whose label somebody chose."""
+    def version(name: str, label: str) -> ImageBuilder:
+        files = "etc/selinux/targeted/contexts/files"
+        parts = files.split("/")
+        directories = (Dir("/".join(parts[:depth])) for depth in range(2, len(parts) + 1))
+        return os_image(name, [*directories, File("etc/selinux/config", b"SELINUXTYPE=targeted\n"),
+                               File(f"{files}/file_contexts", f"/etc/mine.* -- {label}\n".encode())])
+
+    etc = world.etc(world.install(version("1.0", "old_t")))
+    for name, label in (("mine", "old_t"), ("mine-too", "chosen_t")):
+        (etc / name).write_text("local\n")
+        os.setxattr(etc / name, "security.selinux", label.encode())
+
+    etc = world.etc(world.upgrade(version("2.0", "new_t")))
+
+    assert os.getxattr(etc / "mine", "security.selinux") == b"new_t"
+    assert os.getxattr(etc / "mine-too", "security.selinux") == b"chosen_t"
+
+
 def test_etc_of_the_old_deployment_stays_as_it_was(world: World) -> None:
     first = world.install(os_image("1.0"))
     (world.etc(first) / "hostname").write_text("old\n")

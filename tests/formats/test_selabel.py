@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bootcd.errors import PolicyError
 from bootcd.formats.dump import format_dump, parse_dump
-from bootcd.formats.selabel import relabel
+from bootcd.formats.selabel import move, relabel
 from bootcd.formats.tree import CharDevice, Directory, Fifo, Inode, RegularFile, Symlink
 
 FILES = "etc/selinux/targeted/contexts/files"
@@ -207,3 +207,52 @@ def test_cfsctl_computes_the_same_labels(tmp_path: Path) -> None:
     where = {id(inode): path for path, inode in tree.walk()}
     relabel(tree, lambda file: (tmp_path / where[id(file)].decode()[1:]).read_bytes())
     assert b"".join(format_dump(tree)) == dump("--bootable")
+
+
+def etc_of(root: Directory, **labels: str) -> Directory:
+    """/etc of a tree, with files that have these labels."""
+    etc = root.directory(b"etc")
+    assert etc is not None
+    for name, label in labels.items():
+        etc.entries[name.encode()] = RegularFile(0o644, inline=b"", xattrs={b"security.selinux": label.encode()})
+    return etc
+
+
+def labels_in(etc: Directory) -> dict[str, str]:
+    return {name.decode(): inode.xattrs[b"security.selinux"].decode() for name, inode in etc.sorted_entries()
+            if b"security.selinux" in inode.xattrs}
+
+
+OLD = "/etc(/.*)? etc_t\n/etc/shadow -- shadow_t\n/etc/gone -- gone_t\n"
+NEW = "/etc(/.*)? etc_t\n/etc/shadow -- passwd_t\n/etc/gone -- <<none>>\n"
+
+
+def test_what_was_labelled_by_the_old_policy_moves_on_to_the_new_one() -> None:
+    before = etc_of(make(rules=OLD))
+    etc = etc_of(make(rules=NEW), shadow="shadow_t", gone="gone_t", other="etc_t")
+    move(etc, before, content)
+    assert labels_in(etc) == {"shadow": "passwd_t", "other": "etc_t"}
+
+
+def test_a_label_that_somebody_chose_stays() -> None:
+    etc = etc_of(make(rules=NEW), shadow="mine_t")
+    move(etc, etc_of(make(rules=OLD)), content)
+    assert labels_in(etc) == {"shadow": "mine_t"}
+
+
+@pytest.mark.parametrize(("old", "new"), [(None, "SELINUXTYPE=targeted\n"), ("SELINUXTYPE=targeted\n", None)])
+def test_nothing_moves_without_two_policies(old: str | None, new: str | None) -> None:
+    etc = etc_of(make(config=new, rules=NEW), shadow="shadow_t")
+    move(etc, etc_of(make(config=old, rules=OLD)), content)
+    assert labels_in(etc) == {"shadow": "shadow_t"}
+
+
+def test_the_same_policy_is_not_read() -> None:
+    etc = etc_of(make(rules="broken ( rule\n"), shadow="shadow_t")
+    move(etc, etc_of(make(rules="broken ( rule\n")), content)
+    assert labels_in(etc) == {"shadow": "shadow_t"}
+
+
+def test_a_new_policy_that_is_broken() -> None:
+    with pytest.raises(PolicyError):
+        move(etc_of(make(rules="broken ( rule\n")), etc_of(make(rules=OLD)), content)

@@ -10,10 +10,13 @@ A new /etc is built beside its place and renamed into it, so that a directory wi
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from ..errors import NotBootable
+from ..errors import NotBootable, PolicyError
+from ..formats import selabel
 from ..formats.tree import Directory, RegularFile
 from ..layout import Sysroot
 from ..linux import files
@@ -23,6 +26,8 @@ from . import etc
 from .checkout import checkout
 from .etctrees import EtcTrees, Live
 from .records import EtcReport, Record, is_id
+
+log = logging.getLogger(__name__)
 
 _NEW = "etc.bootcd-new"
 _SHARED_VAR = "../../os/default/var"
@@ -101,10 +106,22 @@ class States:
             raise NotBootable(f"image {deployment_id[:12]} has no directory /etc")
         if live is None or merge_from is None:
             return etc.Merge(new, EtcReport())
-        # What is compared and merged has the labels that it has. Labels by the policy of the new image are a matter of
-        # the tree that is returned here, before anything of it is written.
         return etc.merge(self._trees.pristine(merge_from), live.root, new, owners=self._trees.comparison.owners,
                          rules=self._trees.rules(root, live))
+
+    def _label(self, merged: Directory, live: Live, content: Callable[[RegularFile], int]) -> None:
+        """Local files go over to the policy of the new /etc, whatever became of that in the merge. A policy that cannot
+        be read is no reason to stay at the old version: labels are then what they were."""
+        def read(node: RegularFile) -> bytes:
+            if node.inline is not None:
+                return node.inline
+            with open(content(node), "rb") as file:
+                return file.read()
+
+        try:
+            selabel.move(merged, live.root, read)
+        except PolicyError as error:
+            log.warning("local files in /etc keep their labels: %s", error)
 
     def _write_etc(self, root: Directory, home: Path, deployment_id: str, merge_from: str | None) -> EtcReport:
         live = self._trees.live(merge_from) if merge_from is not None else None
@@ -114,6 +131,8 @@ class States:
             descriptor = live.open(node) if live is not None else None
             return descriptor if descriptor is not None else self._trees.open(node)
 
+        if live is not None:
+            self._label(merged.root, live, content)
         remove_tree(home / _NEW)
         try:
             checkout(merged.root, home / _NEW, content)

@@ -12,6 +12,8 @@ over `subs`. A context of `<<none>>`, or no rule at all, means no label. Without
 
 This is how composefs-rs labels a bootable image, which differs from libselinux in the order of rules and aliases.
 Every label is a part of the digest of the image.
+
+What a machine has of its own in /etc moves on with the policy: `move` is for that.
 """
 
 from __future__ import annotations
@@ -56,6 +58,40 @@ def relabel(root: Directory, read_file: ReadFile) -> None:
         policy.label(root)
     except TooMuchWork:
         raise PolicyError(f"{policy.place}: the rules are too complex for the files of this tree") from None
+
+
+def move(etc: Directory, before: Directory, read_file: ReadFile) -> None:
+    """Give what has the label that the policy of one /etc has for its path the one that the policy of another has.
+
+    `before` is the /etc whose policy counted until now; what was taken from there into `etc` moves on to the policy of
+    that one. A label that somebody chose stays, and all do where one of the two has no policy. Raises PolicyError as
+    `relabel` does.
+    """
+    if _files_of_policy(before) == _files_of_policy(etc):  # which saves reading them
+        return
+    tree = _below(etc)
+    old, new = _Policy.load(_below(before), read_file), _Policy.load(tree, read_file)
+    if old is None or new is None:
+        return
+    try:
+        for (_, _, inode, was), (_, _, _, label) in zip(old.labels(tree), new.labels(tree), strict=True):
+            if was != label and inode.xattrs.get(XATTR) == was:
+                _set_label(inode, label)
+    except TooMuchWork:
+        raise PolicyError(f"{new.place}: the rules are too complex for the files of this tree") from None
+
+
+def _below(etc: Directory) -> Directory:
+    """A root with that /etc."""
+    root = Directory(0o755)
+    root.entries[b"etc"] = etc
+    return root
+
+
+def _files_of_policy(etc: Directory) -> dict[bytes, tuple[bytes | None, bytes | None]]:
+    selinux = etc.directory(b"selinux")
+    return {path: (node.digest, node.inline) for path, node in (selinux.walk() if selinux is not None else ())
+            if isinstance(node, RegularFile) and (path == b"/config" or b"/contexts/files/" in path)}
 
 
 class _Policy:
@@ -113,12 +149,21 @@ class _Policy:
             self._aliases[fields[0].encode()] = fields[1].encode()
 
     def label(self, root: Directory) -> None:
+        """Set the labels; a further name of a file with another label gets a file of its own."""
+        first_labels: dict[int, bytes | None] = {}
+        for directory, name, child, label in self.labels(root):
+            if not isinstance(child, Directory) and first_labels.setdefault(id(child), label) != label:
+                assert isinstance(child, Leaf)
+                child = directory.entries[name] = _private_copy(child)
+            _set_label(child, label)
+
+    def labels(self, root: Directory) -> Iterator[tuple[Directory, bytes, Inode, bytes | None]]:
+        """Each inode with the directory that it is in, its name there, and its label; the root is in itself."""
         feed = self._matcher.feed
         aliases = self._aliases
         start = self._matcher.start()
         slash = feed(start, b"/")
-        _set_label(root, self._find(slash, stat.S_IFDIR))
-        first_labels: dict[int, bytes | None] = {}
+        yield root, b"", root, self._find(slash, stat.S_IFDIR)
         # Depth first in order of names, since the first name of a file decides whether further ones are split off.
         # Directories in progress: effective path with a slash at its end, state behind it, children to come.
         stack = [(b"/", slash, root, iter(root.sorted_entries()))]
@@ -127,17 +172,11 @@ class _Policy:
             for name, child in children:
                 alias = aliases.get(prefix + name)
                 here = feed(state, name) if alias is None else feed(start, alias)
-                label = self._find(here, child.file_type)
+                yield directory, name, child, self._find(here, child.file_type)
                 if isinstance(child, Directory):
-                    _set_label(child, label)
                     path = prefix + name if alias is None else alias
                     stack.append((path + b"/", feed(here, b"/"), child, iter(child.sorted_entries())))
                     break
-                if first_labels.setdefault(id(child), label) != label:
-                    assert isinstance(child, Leaf)
-                    child = _private_copy(child)
-                    directory.entries[name] = child
-                _set_label(child, label)
             else:
                 stack.pop()
 
