@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bootcd.daemon.wire import Typed, encode
 from bootcd.ops import results
+from bootcd.ops.resultjson import from_json, to_json
 
 KINDS = [kind for kind in vars(results).values() if isinstance(kind, type) and is_dataclass(kind)]
 
@@ -31,8 +32,8 @@ def plain(value: Any) -> Any:
 @settings(deadline=None)
 def test_a_client_gets_back_what_was_sent(kind: type[Any], data: st.DataObject) -> None:
     result = data.draw(st.builds(kind))
-    carried = results.from_json(kind, as_carried(json.loads(json.dumps(results.to_json(result)))))
-    assert results.from_json(kind, plain(encode(result))) == carried
+    carried = from_json(kind, as_carried(json.loads(json.dumps(to_json(result)))))
+    assert from_json(kind, plain(encode(result))) == carried
 
 
 def as_carried(value: Any) -> Any:

@@ -22,7 +22,8 @@ from bootcd.daemon import worker
 from bootcd.daemon.worker import Done, Event, Failure, Note, Outcome, Request, Stage, Switch, Worker
 from bootcd.model import SilentProgress
 from bootcd.ops.direct import DirectHost
-from bootcd.ops.results import ChangeResult, Status, from_json
+from bootcd.ops.resultjson import from_json
+from bootcd.ops.results import ChangeResult, Status
 from kit.os_images import os_image
 from kit.world import World
 

@@ -28,7 +28,8 @@ from bootcd.model import SilentProgress
 from bootcd.ops import last, status, update
 from bootcd.ops.direct import DirectHost
 from bootcd.ops.machine import Machine
-from bootcd.ops.results import LastResult, to_json
+from bootcd.ops.resultjson import to_json
+from bootcd.ops.results import LastResult
 from kit.images import ImageBuilder
 from kit.os_images import os_image, version_layer
 from kit.world import World

@@ -20,7 +20,8 @@ from bootcd.linux.files import CRASH_STATUS
 from bootcd.model import SilentProgress
 from bootcd.ops import worker
 from bootcd.ops.direct import DirectHost
-from bootcd.ops.results import ChangeResult, CheckResult, Status, from_json, to_json
+from bootcd.ops.resultjson import from_json, to_json
+from bootcd.ops.results import ChangeResult, CheckResult, Status
 from kit.os_images import os_image
 from kit.world import World
 

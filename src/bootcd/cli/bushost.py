@@ -17,6 +17,7 @@ from ..errors import BootcdError, DeploymentNotFound, FormatError, Interrupted, 
 from ..linux.run import background
 from ..model import ImageReference, Progress
 from ..ops.host import Host
+from ..ops.resultjson import from_json
 from ..ops.results import (
     ChangeResult,
     CheckResult,
@@ -33,7 +34,6 @@ from ..ops.results import (
     PullResult,
     Status,
     TrustReport,
-    from_json,
 )
 from .client import ASK_TIMEOUT, DBUS, JOB, MANAGER, NAME, PROPERTIES, ROOT, Connection, Signal
 from .jobs import BusError, Follower, RunningJob, error_of, gone

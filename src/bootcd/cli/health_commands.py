@@ -10,7 +10,8 @@ from pathlib import Path
 from ..errors import BootcdError, Unhealthy
 from ..linux import files
 from ..linux.systemd import reboot
-from ..ops.results import HealthReport, from_json, to_json
+from ..ops.resultjson import from_json, to_json
+from ..ops.results import HealthReport
 from . import output
 from .commands import change
 from .hosts import host

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..ops.resultjson import to_json
 from ..ops.results import (
     ChangeResult,
     CheckResult,
@@ -19,7 +20,6 @@ from ..ops.results import (
     ImageInfo,
     PullStats,
     Status,
-    to_json,
 )
 from . import chain_output, etc_output, trust_output
 from .jobs import RunningJob

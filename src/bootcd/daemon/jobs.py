@@ -20,7 +20,8 @@ from typing import Any
 
 from ..config import Config
 from ..errors import BootcdError, Busy, FormatError, Interrupted
-from ..ops.results import LastResult, from_json
+from ..ops.resultjson import from_json
+from ..ops.results import LastResult
 from . import wire
 from .bus import Bus
 from .exports import Call, Exported

@@ -11,7 +11,8 @@ from typing import Any
 from .. import __version__
 from ..errors import UsageError
 from ..model import ImageReference
-from ..ops.results import Explanation, ImageInfo, Status, from_json
+from ..ops.resultjson import from_json
+from ..ops.results import Explanation, ImageInfo, Status
 from . import wire
 from .bus import Bus
 from .deployments import Deployments, path_of

@@ -26,7 +26,8 @@ from ..model import SilentProgress
 from ..ops.fingerprint import fingerprint, watched
 from ..ops.last import LOST
 from ..ops.machine import Machine
-from ..ops.results import LastResult, Status, from_json, to_json
+from ..ops.resultjson import from_json, to_json
+from ..ops.results import LastResult, Status
 from .jobs import Settings
 from .latest import Latest
 from .worker import Outcome, Request, Worker

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Results of operations as D-Bus values: dictionaries with the same keys as the JSON form.
 
-D-Bus has no null, so what cannot be told is left out; `ops.results.from_json` takes it so. Integers are `t`: all of
+D-Bus has no null, so what cannot be told is left out; `ops.resultjson.from_json` takes it so. Integers are `t`: all of
 ours are counts, sizes and numbers.
 """
 

@@ -36,7 +36,8 @@ from ..errors import (
 from ..linux import files
 from . import running
 from .machine import Machine
-from .results import ChangeResult, CheckResult, LastResult, from_json, to_json
+from .resultjson import from_json, to_json
+from .results import ChangeResult, CheckResult, LastResult
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

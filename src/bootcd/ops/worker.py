@@ -46,7 +46,8 @@ from .direct import DirectHost
 from .fingerprint import fingerprint
 from .last import LOST, lost
 from .machine import Machine
-from .results import LastResult, from_json, to_json
+from .resultjson import from_json, to_json
+from .results import LastResult
 
 VERBS = frozenset({"status", "explain", "check", "upgrade", "switch", "rollback", "pin", "unpin", "unstage", "finalize",
                    "boot_complete", "cleanup", "fsck", "image_pull", "image_list", "image_inspect", "image_remove",
