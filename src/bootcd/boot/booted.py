@@ -27,20 +27,22 @@ def booted_id(mountinfo: str, cmdline: str) -> str | None:
             found = _SOURCE.fullmatch(rest[1])
             if found:
                 return found[1]
-    try:
-        named = find_kargs(cmdline)
-    except BootEntryError:
-        return None
-    return named[0].digest.hex() if named else None
+    return next(iter(_named(cmdline)), None)
 
 
 def by_soft_reboot(deployment_id: str, cmdline: str) -> bool:
     """Whether the running deployment was entered by a soft reboot: the kernel was started with another one."""
+    named = _named(cmdline)
+    return bool(named) and deployment_id not in named
+
+
+def _named(cmdline: str) -> list[str]:
+    """The ids that a command line names, in order; none when an argument is malformed, for then the initrd takes none
+    of them."""
     try:
-        named = find_kargs(cmdline)
+        return [karg.digest.hex() for karg in find_kargs(cmdline)]
     except BootEntryError:
-        return False
-    return bool(named) and all(karg.digest.hex() != deployment_id for karg in named)
+        return []
 
 
 def read_booted(sysroot: str | os.PathLike[str]) -> str | None:
