@@ -376,6 +376,7 @@ def test_the_output_in_examples_is_real(tmp_path: Path) -> None:
     real = run("bootcctl upgrade --check") + run("bootcctl upgrade") + run("bootcctl pin 1.0 --label factory")
     publish("2.0")
     real += run("bootcctl upgrade") + run("bootcctl list") + run("bootcctl rollback") + run("bootcctl rollback factory")
+    real += run("bootcctl kargs add pci=noaer")
     # Only a running machine stages.
     real.append("Deployment 000000000000 is staged and becomes the default at shutdown.")
     shapes = {_shape(line) for line in real}

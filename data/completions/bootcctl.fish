@@ -34,7 +34,7 @@ function __bootcctl_deployments
     bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
 end
 set -g __bootcctl_valued --algorithm --config --encrypt --esp --esp-size --filesystem --format --image-size --karg --label --name --report --root-size --root-ssh-authorized-keys --soft-reboot --sysroot --xattrs
-set -g __bootcctl_groups install health etc image container composefs
+set -g __bootcctl_groups install health etc kargs image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
 complete -c bootcctl -n '__bootcctl_at ' -a list -d 'list the deployments, one line each'
@@ -55,6 +55,7 @@ complete -c bootcctl -n '__bootcctl_at ' -a monitor -d 'follow what the daemon d
 complete -c bootcctl -n '__bootcctl_at ' -a install -d 'make the first deployment'
 complete -c bootcctl -n '__bootcctl_at ' -a health -d 'whether deployments work here: verdicts, and the checks that they come from'
 complete -c bootcctl -n '__bootcctl_at ' -a etc -d 'explain /etc: what differs from the image, what the merge decided, the way back'
+complete -c bootcctl -n '__bootcctl_at ' -a kargs -d 'show and change kernel arguments'
 complete -c bootcctl -n '__bootcctl_at ' -a image -d 'work with the images in the repository'
 complete -c bootcctl -n '__bootcctl_at ' -a container -d 'tools for building images'
 complete -c bootcctl -n '__bootcctl_at ' -a composefs -d 'plain composefs tools, for those who come from mkcomposefs'
@@ -170,6 +171,22 @@ complete -c bootcctl -n '__bootcctl_at etc reset' -F
 complete -c bootcctl -n '__bootcctl_at etc rules' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at etc rules' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at etc rules' -F
+complete -c bootcctl -n '__bootcctl_at kargs' -a show -d 'show what the next boot has, and whose it is'
+complete -c bootcctl -n '__bootcctl_at kargs' -a add -d 'add arguments of this machine, which every upgrade keeps'
+complete -c bootcctl -n '__bootcctl_at kargs' -a remove -d 'remove arguments of this machine'
+complete -c bootcctl -n '__bootcctl_at kargs' -a replace -d 'put another argument in the place of one'
+complete -c bootcctl -n '__bootcctl_at kargs' -a reload -d 'take what the files in /etc/bootcd/kargs.d ask for by now'
+complete -c bootcctl -n '__bootcctl_at kargs' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at kargs show' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at kargs show' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at kargs add' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at kargs add' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at kargs remove' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at kargs remove' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at kargs replace' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at kargs replace' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at kargs reload' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at kargs reload' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at image' -a pull -d 'bring an image into the repository without deploying it'
 complete -c bootcctl -n '__bootcctl_at image' -a verify -d 'tell what the signature policy says of an image'
 complete -c bootcctl -n '__bootcctl_at image' -a list -d 'list the named images'

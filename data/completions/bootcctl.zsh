@@ -170,6 +170,68 @@ _bootcctl_image() {
     esac
 }
 
+_bootcctl_kargs_reload() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_kargs_replace() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]' \
+        '1:value: ' \
+        '*:value: '
+}
+
+_bootcctl_kargs_remove() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]' \
+        '*:value: '
+}
+
+_bootcctl_kargs_add() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]' \
+        '*:value: '
+}
+
+_bootcctl_kargs_show() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_kargs() {
+    local state line
+    local -a verbs
+    _arguments -s -C \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '1: :->verb' \
+        '*:: :->rest'
+    case $state in
+        verb)
+            verbs=(
+                'show:show what the next boot has, and whose it is'
+                'add:add arguments of this machine, which every upgrade keeps'
+                'remove:remove arguments of this machine'
+                'replace:put another argument in the place of one'
+                'reload:take what the files in /etc/bootcd/kargs.d ask for by now'
+            )
+            _describe verb verbs ;;
+        rest)
+            case $line[1] in
+                show) _bootcctl_kargs_show ;;
+                add) _bootcctl_kargs_add ;;
+                remove) _bootcctl_kargs_remove ;;
+                replace) _bootcctl_kargs_replace ;;
+                reload) _bootcctl_kargs_reload ;;
+            esac ;;
+    esac
+}
+
 _bootcctl_etc_rules() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -470,6 +532,7 @@ _bootcctl() {
                 'install:make the first deployment'
                 'health:whether deployments work here\: verdicts, and the checks that they come from'
                 'etc:explain /etc\: what differs from the image, what the merge decided, the way back'
+                'kargs:show and change kernel arguments'
                 'image:work with the images in the repository'
                 'container:tools for building images'
                 'composefs:plain composefs tools, for those who come from mkcomposefs'
@@ -496,6 +559,7 @@ _bootcctl() {
                 install) _bootcctl_install ;;
                 health) _bootcctl_health ;;
                 etc) _bootcctl_etc ;;
+                kargs) _bootcctl_kargs ;;
                 image) _bootcctl_image ;;
                 container) _bootcctl_container ;;
                 composefs) _bootcctl_composefs ;;

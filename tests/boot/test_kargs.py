@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from bootcd.boot.kargs import (
     ComposefsKarg,
+    check_changed_kargs,
+    check_length,
     check_machine_kargs,
     choose_karg,
     differing,
@@ -18,6 +20,7 @@ from bootcd.boot.kargs import (
     image_kargs,
     karg_for,
     parse_kargs_file,
+    runs_with,
     split_cmdline,
 )
 from bootcd.errors import BootEntryError, ConfigError, NotBootable, UsageError
@@ -38,6 +41,31 @@ D256, D512 = b"\xab" * 32, b"\xcd" * 64
 ])
 def test_differing(running: str, wanted: str, expected: list[str]) -> None:
     assert differing(running, wanted) == expected
+
+
+@pytest.mark.parametrize(("running", "one", "other", "expected"), [
+    ("c a b", "c a b", "c a", True),
+    ("c a", "c a b", "c a", False),
+    ("c a", "c a", "c a b", True),
+    ("c a b", "c a", "c a b", False),
+    ("initrd=\\x c a b quiet", "c a b", "c a", True),  # the loader has added the first, somebody the last
+    ("BOOT_IMAGE=/x c a", "c a b", "c a", False),
+    ("c console=1 console=0", "c console=1 console=0", "c console=0 console=1", True),  # the last one decides
+    ("c console=0 console=1", "c console=1 console=0", "c console=0 console=1", False),
+    ("c a b d", "c a b d e", "c", True),  # somebody took one away in the menu
+    ("c", "c x", "c y", False),
+    ("c a", "c a", "c a", False),
+    ("", "c a", "c", False),
+])
+def test_which_arguments_the_kernel_runs_with(running: str, one: str, other: str, expected: bool) -> None:
+    assert runs_with(running, one, other) is expected
+
+
+@given(st.lists(st.sampled_from("abc")), st.lists(st.sampled_from("abc")), st.lists(st.sampled_from("xyz")))
+def test_never_both(one: list[str], other: list[str], added: list[str]) -> None:
+    running = " ".join([*added, *one])
+    assert runs_with(running, " ".join(one), " ".join(other)) is (one != other)
+    assert not runs_with(running, " ".join(other), " ".join(one))
 
 
 @pytest.mark.parametrize(("digest", "version", "secure", "karg"), [
@@ -173,6 +201,26 @@ def test_what_the_owner_of_the_machine_cannot_add(argument: str, why: str) -> No
     check_machine_kargs(["quiet", 'a="b c"', "console=ttyS0,115200 rw"])
     with pytest.raises(UsageError, match=why):
         check_machine_kargs(["quiet", argument])
+
+
+@pytest.mark.parametrize(("arguments", "why"), [
+    ([], "no kernel argument is given"), ([""], "empty"), (["a", 'b="'], "quote"), (["composefs=1"], "which image"),
+    (["quiet", "root=LABEL=x"], "'root=LABEL=x' stays as it is: it names the root file system"),
+    (['"root=/dev/sda"'], "root file system"), (["quiet root=x"], "root file system"),
+    (["a", "b", "a"], "'a' is given twice"), (["a b", "b"], "'b' is given twice"),
+])
+def test_what_cannot_be_changed_once_the_machine_is_installed(arguments: list[str], why: str) -> None:
+    check_changed_kargs(["rootflags=subvol=x", "a root", 'dyndbg="file x +p"'])
+    with pytest.raises(UsageError, match=why):
+        check_changed_kargs(arguments)
+
+
+def test_a_command_line_that_a_kernel_would_cut_off() -> None:
+    check_length("x" * 2048)
+    with pytest.raises(NotBootable, match="2049 bytes"):
+        check_length("x" * 2049)
+    with pytest.raises(NotBootable):
+        check_length("ä" * 1025)
 
 
 def test_files_of_the_wrong_kind() -> None:

@@ -65,6 +65,11 @@ class Worlds:
             publish(path, os_image(version, base=base_layer(kernel=b"kernel of " + version.encode())))
             self.run(path, "upgrade")
 
+    def _tried(self, path: Path) -> None:
+        """The default has other kernel arguments on trial."""
+        copy(self("old"), path)
+        self.run(path, "kargs", "add", "quiet")
+
     def _new(self, path: Path) -> None:
         """As before, and 1.3 is published, with a new kernel and changes in /etc."""
         copy(self("old"), path)
@@ -118,6 +123,14 @@ class Worlds:
         self.run(path, "finalize")
         name = self._etc(path, "1.3").parent.name
         (entry,) = (path / "esp/loader/entries").glob(f"bootcd-*-{name[:12]}+3.conf")
+        entry.rename(entry.with_name(entry.name.replace("+3.conf", "+0-3.conf")))
+
+    def _given_up(self, path: Path) -> None:
+        """1.2 runs, and the loader has given up the kernel arguments that it is on trial with."""
+        copy(self("running"), path)
+        self.run(path, "kargs", "add", "bootcd.test=1")
+        name = self._etc(path, "1.2").parent.name
+        entry = max((path / "esp/loader/entries").glob(f"bootcd-*-{name[:12]}+3.conf"))
         entry.rename(entry.with_name(entry.name.replace("+3.conf", "+0-3.conf")))
 
     def boot(self, path: Path, version: str) -> None:

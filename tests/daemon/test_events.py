@@ -42,6 +42,8 @@ FIELDS = {
                   "BOOTCD_IMAGE_DIGEST": "sha256:aa", "BOOTCD_REASON": "a check failed", "PRIORITY": "4"},
     "BOOT_FAILED": {"BOOTCD_DEPLOYMENT": "ab" * 32, "BOOTCD_REASON": "a check failed", "BOOTCD_REACTION": "reboot",
                     "MESSAGE": "It failed.", "PRIORITY": "3"},
+    "KARGS_REVERTED": {"BOOTCD_DEPLOYMENT": "ab" * 32, "BOOTCD_KARGS": "init=/nowhere", "MESSAGE": "They did not boot.",
+                       "PRIORITY": "4"},
     "REFUSED": {"BOOTCD_ACTION": "org.bootcd1.switch", "BOOTCD_UID": "1000", "BOOTCD_SENDER": ":1.5",
                 "BOOTCD_REASON": "polkit does not allow it", "BOOTCD_MEMBER": "Switch", "PRIORITY": "4"},
 }
@@ -57,6 +59,7 @@ from bootcd.ops.results import CheckResult, DeploymentInfo
 record = Record("ab" * 32, "example.org/os:1", "sha256:aa", "", "bls", "", "", version="2.0")
 boot_events.fell_back(record, "It fell back.", "a check failed")
 boot_events.boot_failed(record, "It failed.", "a check failed", "reboot")
+boot_events.kargs_reverted(record, "They did not boot.", "init=/nowhere")
 events.daemon_started("1.0", "/sysroot")
 job = events.JobEntry(7, "switch", 1000, "gnome-software", image="example.org/os:1")
 events.job_started(job)

@@ -189,6 +189,7 @@ def test_rules_see_what_is_named(bus: SystemBus) -> None:
         if (action.lookup("image") == "example.org/good") return polkit.Result.YES;
         if (action.lookup("deployment") == "abcd") return polkit.Result.YES;
         if (action.lookup("job") == "1") return polkit.Result.YES;
+        if (action.lookup("arguments") == "quiet splash") return polkit.Result.YES;
         return polkit.Result.NO;
     });\n"""
     deployment = {"path": "/org/bootcd1/deployment/abcd", "interface": DEPLOYMENT.name}
@@ -203,7 +204,9 @@ def test_rules_see_what_is_named(bus: SystemBus) -> None:
             assert await service.ask("Rollback", "", "{}") == DENIED
             assert await service.ask("Rollback", "{}", **deployment) == ""
             assert await service.ask("Cancel", **job) == ""
-            assert service.allowed == ["Switch", "PullImage", "Rollback", "Rollback", "Cancel"]
+            assert await service.ask("AddKernelArguments", "['quiet', 'splash']", "{}") == ""
+            assert await service.ask("AddKernelArguments", "['init=/bin/sh']", "{}") == DENIED
+            assert service.allowed == ["Switch", "PullImage", "Rollback", "Rollback", "Cancel", "AddKernelArguments"]
 
     with Polkit(bus, rules):
         asyncio.run(main())
@@ -218,6 +221,8 @@ def test_details() -> None:
     assert details_of(call(MANAGER.name, "Reload", {})) == {}
     assert details_of(call(MANAGER.name, "Pin", "abcd", {"label": "x"})) == {"deployment": "abcd"}
     assert details_of(call(MANAGER.name, "RemoveImage", "name", {})) == {"image": "name"}
+    assert details_of(call(MANAGER.name, "AddKernelArguments", ["a", "b"], {})) == {"arguments": "a b"}
+    assert details_of(call(MANAGER.name, "ReplaceKernelArgument", "a", "b", {})) == {"old": "a", "new": "b"}
     path = "/org/bootcd1/deployment/abcd"
     assert details_of(call(DEPLOYMENT.name, "Pin", {}, path=path)) == {"deployment": "abcd"}
 

@@ -18,9 +18,11 @@ from bootcd.deploy.plan import Action, Plan, Step
 from bootcd.deploy.records import (
     EtcDecision,
     EtcReport,
+    OwnKargs,
     Pin,
     Record,
     Records,
+    Trial,
     clipped,
     decode,
     encode,
@@ -35,15 +37,18 @@ _json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6)
 _strings = st.lists(st.text(max_size=8), max_size=3).map(tuple)
+_own = st.builds(OwnKargs, _strings, _strings, _strings)
+_generations = st.integers(1, 10**10 - 1)
 _texts = st.text(max_size=20)
 _decisions = st.lists(st.builds(EtcDecision, _texts, _texts, _texts, _texts, _texts), max_size=2).map(tuple)
 made = st.builds(
     Record, id=st.sampled_from([ID, ID[:64]]), image=_texts, manifest_digest=_texts, config_digest=_texts,
     boot_type=st.sampled_from(["bls", "uki"]), boot_digest=_texts, composefs_karg=_texts, version=_texts, title=_texts,
     created=_texts, staged=_texts, requested_by=_texts, kernel_version=_texts, image_kargs=_strings,
-    machine_kargs=_strings, generation=st.none() | st.integers(1, 10**10 - 1),
+    own=_own, generation=st.none() | _generations,
     pins=st.lists(st.builds(Pin, _texts, _texts), max_size=2).map(tuple), health=_texts, health_reason=_texts,
     etc_report=st.builds(EtcReport, _strings, _strings, _strings, _strings, _decisions), locked=st.booleans(),
+    trials=st.lists(st.builds(Trial, _generations, _own, _texts), max_size=2).map(tuple),
 )
 
 
@@ -99,7 +104,11 @@ def test_any_value_in_any_place_raises_only_our_error(data: st.DataObject) -> No
 @pytest.mark.parametrize(("key", "value", "said"), [
     ("schema", 2, "newer"), ("schema", True, "schema"), ("generation", 0, "generation"),
     ("generation", 10**10, "generation"), ("id", "../../etc", "id"), ("pins", [1], "pins"), ("title", 7, "title"),
-    ("locked", 1, "locked"), ("machine-kargs", "quiet", "kargs"),
+    ("locked", 1, "locked"), ("machine-kargs", "quiet", "kargs"), ("command-kargs", [1], "kargs"),
+    ("trials", {}, "trials"), ("trials", [1], "trials"), ("trials", [{}], "trials: generation"),
+    ("trials", [{"generation": 0}], "trials: generation"), ("trials", [{"generation": True}], "trials: generation"),
+    ("trials", [{"generation": 2, "local-kargs": 1}], "trials: local-kargs"),
+    ("trials", [{"generation": 2, "made-in": 1}], "trials: made-in"),
 ])
 def test_what_is_wrong_is_named(key: str, value: object, said: str) -> None:
     document = {**json.loads(encode(record())), key: value}

@@ -112,6 +112,16 @@ def test_what_is_not_there_is_no_error(world: World) -> None:
     assert watched(unknown)
 
 
+def test_files_that_ask_for_kernel_arguments(world: World) -> None:
+    directory = world.etc(world.install(os_image("1.0"))) / "bootcd/kargs.d"
+    before = now(world)
+    directory.mkdir(parents=True)
+    assert directory in watched(machine(world))
+    there = now(world)
+    (directory / "a.toml").write_text("")
+    assert len({json.dumps(one) for one in (before, there, now(world))}) == 3
+
+
 def test_what_changes_lies_in_what_is_watched(world: World) -> None:
     world.install(os_image("1.0"))
     directories = set(watched(machine(world)))

@@ -12,6 +12,8 @@ Images add arguments with `*.toml` in `/usr/lib/bootc/kargs.d` and `/usr/lib/boo
 
     kargs = ["console=ttyS0", "quiet"]
     match-architectures = ["x86_64"]           # optional
+
+A machine has files of the same form in its /etc (`deploy.localkargs`).
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ MAX_KARGS = 2048
 
 DIGEST_KEY = "composefs.digest="
 LEGACY_KEY = "composefs="
+ROOT_KEY = "root="
 _LOADER_KEYS = ("initrd=", "BOOT_IMAGE=")
+
+_COMPOSEFS = "bootcd itself says which image to boot"
 
 _TOKEN = re.compile(r'(?:"[^"]*(?:"|$)|[^ \t\n\r\f\v"])+')
 _DIGEST = re.compile(r"v([12])-(sha256|sha512)-12:([0-9a-fA-F]+)")
@@ -88,6 +93,16 @@ def is_composefs(argument: str) -> bool:
     return argument.replace('"', "").startswith((DIGEST_KEY, LEGACY_KEY))
 
 
+def reserved(argument: str) -> str | None:
+    """Why an argument is neither added nor taken away on a machine that is installed: it says where the root file
+    system is. None for any other."""
+    if is_composefs(argument):
+        return _COMPOSEFS
+    if argument.replace('"', "").startswith(ROOT_KEY):
+        return "it names the root file system, as the installation has found it"
+    return None
+
+
 def parse_karg(argument: str) -> ComposefsKarg | None:
     """None for any other argument. Raises BootEntryError when it is malformed or of an unknown version."""
     if argument.startswith(DIGEST_KEY):
@@ -125,8 +140,12 @@ def choose_karg(cmdline: str, algorithm: Algorithm) -> ComposefsKarg | None:
 def differing(running: str, wanted: str) -> list[str]:
     """The arguments that only one of two command lines has, whatever their order; but for those that name an image, and
     those that boot loaders add."""
-    counts = Counter(_own(running))
-    counts.subtract(Counter(_own(wanted)))
+    return _difference(_own(running), _own(wanted))
+
+
+def _difference(one: list[str], other: list[str]) -> list[str]:
+    counts = Counter(one)
+    counts.subtract(Counter(other))
     return [argument for argument, count in counts.items() if count]
 
 
@@ -177,11 +196,47 @@ def check_machine_kargs(arguments: Iterable[str]) -> None:
         elif argument.count('"') % 2:
             why = "a quote has no end"
         elif any(map(is_composefs, split_cmdline(argument))):
-            why = "bootcd itself says which image to boot"
+            why = _COMPOSEFS
         elif size > MAX_KARGS:
             why = f"all together have more than {MAX_KARGS} bytes, which is what a kernel takes"
         if why is not None:
             raise UsageError(f"kernel argument {_shown(argument)!r} cannot be taken: {why}")
+
+
+def check_changed_kargs(arguments: Iterable[str]) -> None:
+    """Raise UsageError for what cannot be added to or taken off the command line of a machine that is installed: what
+    `check_machine_kargs` refuses, what is `reserved`, and an argument that is given twice."""
+    arguments = list(arguments)
+    if not arguments:
+        raise UsageError("no kernel argument is given")
+    check_machine_kargs(arguments)
+    seen: set[str] = set()
+    for argument in split_cmdline(" ".join(arguments)):
+        why = reserved(argument)
+        if why is not None:
+            raise UsageError(f"kernel argument {_shown(argument)!r} stays as it is: {why}")
+        if argument in seen:
+            raise UsageError(f"kernel argument {_shown(argument)!r} is given twice")
+        seen.add(argument)
+
+
+def check_length(options: str) -> None:
+    """Raise NotBootable for a command line of which a kernel would cut off the end."""
+    size = len(options.encode("utf-8", "surrogateescape"))
+    if size > MAX_KARGS:
+        raise NotBootable(f"the kernel arguments would have {size} bytes, a kernel takes {MAX_KARGS}",
+                          advice="'bootcctl kargs show' lists them, with the owner of each.")
+
+
+def runs_with(running: str, one: str, other: str) -> bool:
+    """Whether a kernel with the command line `running` was started with `one` rather than with `other`. Boot loaders
+    and kernels add arguments of their own, which say nothing, and so does what somebody typed in a menu."""
+    wanted, unwanted = split_cmdline(one), split_cmdline(other)
+    known = {*wanted, *unwanted}
+    found = [argument for argument in split_cmdline(running) if argument in known]
+    if unwanted == found:
+        return False
+    return wanted == found or len(_difference(found, wanted)) < len(_difference(found, unwanted))
 
 
 def parse_kargs_file(data: bytes, architecture: str, where: str = "kargs.d") -> list[str]:
@@ -209,7 +264,7 @@ def parse_kargs_file(data: bytes, architecture: str, where: str = "kargs.d") -> 
         arguments.extend(split_cmdline(karg))
     for argument in arguments:
         if is_composefs(argument):
-            raise ConfigError(f"{where}: an image cannot ask for '{_shown(argument)}', which names the image to boot")
+            raise ConfigError(f"{where}: '{_shown(argument)}' cannot be asked for: it names the image to boot")
     return arguments
 
 

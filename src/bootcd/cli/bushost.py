@@ -31,6 +31,7 @@ from ..ops.results import (
     FsckResult,
     HealthReport,
     ImageInfo,
+    Kargs,
     PullResult,
     Status,
     TrustReport,
@@ -101,6 +102,9 @@ class BusHost:
     def image_inspect(self, image: str) -> ImageInfo:
         return _result(ImageInfo, self._ask("image inspect", "InspectImage", image, {}))
 
+    def kargs_show(self) -> Kargs:
+        return _result(Kargs, self._ask("kargs show", "GetKernelArguments", {}))
+
     def running(self) -> RunningJob | None:
         """The job that changes something now."""
         try:
@@ -145,6 +149,18 @@ class BusHost:
 
     def unstage(self) -> ChangeResult:
         return _result(ChangeResult, self._job("unstage", "Unstage", {}))
+
+    def kargs_add(self, arguments: Sequence[str]) -> ChangeResult:
+        return _result(ChangeResult, self._job("kargs add", "AddKernelArguments", list(arguments), {}))
+
+    def kargs_remove(self, arguments: Sequence[str]) -> ChangeResult:
+        return _result(ChangeResult, self._job("kargs remove", "RemoveKernelArguments", list(arguments), {}))
+
+    def kargs_replace(self, old: str, new: str) -> ChangeResult:
+        return _result(ChangeResult, self._job("kargs replace", "ReplaceKernelArgument", old, new, {}))
+
+    def kargs_reload(self) -> ChangeResult:
+        return _result(ChangeResult, self._job("kargs reload", "ReloadKernelArguments", {}))
 
     def cleanup(self, *, dry_run: bool = False) -> CollectResult:
         options = self._options | ({"dry-run": True} if dry_run else {})
@@ -208,22 +224,20 @@ class BusHost:
     # --- how it is asked ---
 
     def _ask(self, doing: str, member: str, *arguments: Any) -> Any:
-        signature = "s" * (len(arguments) - 1) + "a{sv}"
         try:
-            reply = self._bus.call(NAME, ROOT, MANAGER, member, signature, *arguments)
+            reply = self._bus.call(NAME, ROOT, MANAGER, member, _signature(arguments), *arguments)
         except BusError as error:
             raise error_of(error, doing) from error
         return reply.arguments[0] if reply.arguments else None
 
     def _job(self, doing: str, member: str, *arguments: Any) -> Any:
-        signature = "s" * (len(arguments) - 1) + "a{sv}"
         with self._bus.interrupts_held():
             try:
                 if not self._subscribed:
                     self._bus.subscribe()
                     self._subscribed = True
                 with self._agent():
-                    reply = self._bus.call(NAME, ROOT, MANAGER, member, signature, *arguments,
+                    reply = self._bus.call(NAME, ROOT, MANAGER, member, _signature(arguments), *arguments,
                                            timeout=ASK_TIMEOUT, interactive=self._interactive)
                 if not (reply.arguments and isinstance(reply.arguments[0], str)):
                     raise _nonsense("the path of the job is missing")
@@ -308,6 +322,11 @@ def _result(kind: type[T], document: object) -> T:
 def _nonsense(what: str) -> BootcdError:
     return FormatError(f"bootcd answered what bootcctl does not understand: {what}",
                        advice="They are of different versions; 'systemctl restart bootcd' brings them together.")
+
+
+def _signature(arguments: Sequence[Any]) -> str:
+    """That of the arguments of a method: strings, lists of strings, and options."""
+    return "".join("s" if isinstance(one, str) else "as" if isinstance(one, list) else "a{sv}" for one in arguments)
 
 
 def _set(wanted: dict[str, bool]) -> dict[str, Any]:

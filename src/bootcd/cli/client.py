@@ -138,7 +138,8 @@ class Connection:
         flags = MessageFlag.NONE if start else MessageFlag.NO_AUTOSTART
         if interactive:
             flags |= MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION
-        if any("\0" in item for item in body if isinstance(item, str)):  # for which the bus would hang up
+        texts = [text for item in body for text in (item if isinstance(item, list) else [item])]
+        if any("\0" in text for text in texts if isinstance(text, str)):  # for which the bus would hang up
             raise BusError(ErrorType.INVALID_ARGS.value, "a NUL character cannot be sent over D-Bus")
         try:
             message = Message(destination=destination, path=path, interface=interface, member=member,

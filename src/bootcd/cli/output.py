@@ -93,6 +93,11 @@ def deployment(info: DeploymentInfo) -> None:
         rows.append(("  generation", str(info.generation)))
     if info.health != "untried":
         rows.append(("  health", f"{info.health}: {info.health_reason}" if info.health_reason else info.health))
+    own = [one for one in info.kargs if one.owner not in ("bootcd", "image")]
+    if own:
+        rows.append(("  arguments", ", ".join(f"{one.argument} ({one.owner})" for one in own)))
+    if info.kargs_on_trial:
+        rows.append(("  on trial", "these kernel arguments: until they have booted well, those from before are kept"))
     rows += [("  pin", f"{pin.label or '(no label)'}, since {pin.time}") for pin in info.pins]
     decided = list(etc_output.decisions(info.etc))
     rows += [("  /etc", line) for line in decided[:_SHOWN]]

@@ -60,6 +60,8 @@ def _properties(info: DeploymentInfo) -> dict[str, Any]:
         "Pins": [[pin.label, pin.time] for pin in info.pins],
         "Health": info.health, "HealthReason": info.health_reason, "BootType": info.boot_type,
         "BootDigest": info.boot_digest, "KernelVersion": info.kernel_version, "KernelOptions": info.options,
+        "KernelArguments": [[one.argument, one.owner] for one in info.kargs],
+        "KernelArgumentsOnTrial": info.kargs_on_trial,
         "Verification": info.verification, "Policy": info.policy, "SignedBy": list(info.signed_by),
         "Etc": wire.encode(info.etc),
     }

@@ -12,7 +12,7 @@ from .. import __version__
 from ..errors import UsageError
 from ..model import ImageReference
 from ..ops.resultjson import from_json
-from ..ops.results import Explanation, ImageInfo, Status
+from ..ops.results import Explanation, ImageInfo, Kargs, Status
 from . import wire
 from .bus import Bus
 from .deployments import Deployments, path_of
@@ -54,6 +54,7 @@ class Manager:
 
         return dict.fromkeys(VERBS, start) | {
             "GetStatus": self._get_status, "Explain": self._explain,
+            "GetKernelArguments": self._get_kernel_arguments,
             "ListImages": self._list_images, "InspectImage": self._inspect_image,
             "Reload": self._reload_settings,
         }
@@ -71,6 +72,10 @@ class Manager:
     async def _explain(self, call: Call) -> Sequence[Any]:
         found = await self._queries.ask(await self._bus.uid_of(call.sender), "explain", topic=call.arguments[0])
         return [wire.encode(from_json(Explanation, found))]
+
+    async def _get_kernel_arguments(self, call: Call) -> Sequence[Any]:
+        found = await self._queries.ask(await self._bus.uid_of(call.sender), "kargs_show")
+        return [wire.encode(from_json(Kargs, found))]
 
     async def _list_images(self, call: Call) -> Sequence[Any]:
         found = await self._queries.ask(await self._bus.uid_of(call.sender), "image_list")

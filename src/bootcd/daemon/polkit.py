@@ -121,14 +121,15 @@ class Authority:
 
 
 def details_of(call: Call) -> dict[str, str]:
-    """What a call is about, for rules: the keys image, deployment and job, as the caller named them. An empty
-    deployment means the previous one."""
+    """What a call is about, for rules: the keys image, deployment and job, and arguments, old and new of kernel
+    arguments, as the caller named them. An empty deployment means the previous one."""
     if call.interface == DEPLOYMENT.name:
         return {"deployment": call.path.rpartition("/")[2]}
     if call.interface == JOB.name:
         return {"job": call.path.rpartition("/")[2]}
     verb = VERBS.get(call.member)
-    return dict(zip(verb.positional, call.arguments, strict=False)) if verb is not None else {}
+    named = zip(verb.positional, call.arguments, strict=False) if verb is not None else ()
+    return {name: value if isinstance(value, str) else " ".join(value) for name, value in named}
 
 
 def _understood(answer: Sequence[Any]) -> tuple[bool, bool]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from ..boot import entries, kernels
 from ..boot.esp import Esp
+from ..boot.kargs import check_length
 from ..boot.loader import read_variables
 from ..errors import BootcdError, DeploymentNotFound, NoSpace
 from ..formats.bls import EntryName
@@ -25,6 +26,7 @@ from ..store.ociimages import OciImages
 from ..store.repository import Repository
 from .generation import note_generation
 from .journal import Journal, Transaction
+from .localkargs import read_local_kargs
 from .plan import INLINE, Action, Plan, Step
 from .records import EtcReport, Record, Records, decode
 from .rejected import Rejected, Rejection
@@ -43,6 +45,7 @@ class Executor:
         self._rejected = Rejected(sysroot.rejected)
         self._journal = Journal(sysroot.journal)
         self._reports: dict[str, EtcReport] = {}
+        self._local_kargs: dict[str, tuple[str, ...]] = {}
         self._actions: dict[Action, Callable[..., None]] = {
             Action.HOLD: self._hold,
             Action.REJECT: self._reject,
@@ -124,15 +127,20 @@ class Executor:
 
     def _prepare_state(self, id: str, merge_from: str | None) -> None:
         self._reports[id] = self._states.prepare(id, merge_from)
+        self._local_kargs[id] = self._read_local_kargs(id)
 
     def _merge_etc(self, id: str, merge_from: str) -> None:
         report = self._states.merge(id, merge_from)
-        self._records.save(replace(self._record(id), etc_report=report))
+        record = _with_local_kargs(self._record(id), self._read_local_kargs(id))
+        self._records.save(replace(record, etc_report=report))
 
     def _save_record(self, record: str) -> None:
         decoded = decode(record.encode("utf-8", "surrogateescape"), "journal")
         self._states.write_origin(decoded)
-        self._records.save(replace(decoded, etc_report=self._reports.get(decoded.id, decoded.etc_report)))
+        if decoded.id in self._reports:  # what was found when its state was prepared
+            decoded = _with_local_kargs(replace(decoded, etc_report=self._reports[decoded.id]),
+                                        self._local_kargs[decoded.id])
+        self._records.save(decoded)
 
     def _write_entry(self, id: str, generation: int, tries: int) -> None:
         record = self._record(id)
@@ -143,14 +151,15 @@ class Executor:
             key = read_variables().uki_key
             entry = entries.compose_uki(title, generation, version, id, key=key, machine_id=machine_id)
         else:
-            entry = entries.compose_kernel(title, generation, version, record.boot_digest, record.options, machine_id)
+            options = record.options_at(generation)
+            entry = entries.compose_kernel(title, generation, version, record.boot_digest, options, machine_id)
         entries.write_entry(self._esp, entries.entry_name(generation, id, tries or None), entry)
 
     def _set_generation(self, id: str, generation: int) -> None:
         record = self._record(id)
         health, reason = (record.health, record.health_reason) if record.health != "bad" else ("untried", "")
         self._records.save(replace(record, generation=generation, locked=False, health=health, health_reason=reason,
-                                   attempts=(), promoted_in=boot_id()))
+                                   attempts=(), promoted_in=boot_id(), trials=()))
 
     def _remove_entry(self, file: str) -> None:
         entries.remove_entry(self._esp, EntryName.parse(file))
@@ -170,11 +179,22 @@ class Executor:
         if manifest is not None:
             OciImages(self._repository).untag(TAG_PREFIX + manifest)
 
+    def _read_local_kargs(self, deployment_id: str) -> tuple[str, ...]:
+        return read_local_kargs(self._sysroot.deployment(deployment_id) / "etc")
+
     def _record(self, deployment_id: str) -> Record:
         record = self._records.load()[0].get(deployment_id)
         if record is None:
             raise DeploymentNotFound(f"deployment {deployment_id[:12]} has no record")
         return record
+
+
+def _with_local_kargs(record: Record, arguments: tuple[str, ...]) -> Record:
+    """Raises NotBootable when a kernel would not take them all; to those in a UKI nothing is added."""
+    changed = replace(record, own=replace(record.own, local=arguments))
+    if not record.sealed_kargs:
+        check_length(changed.options)
+    return changed
 
 
 def kernel_contents(repository: Repository, files: Mapping[str, tuple[int, str]]) -> dict[str, kernels.Content]:

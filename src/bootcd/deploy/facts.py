@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from .records import Record
+from .records import OwnKargs, Record, Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,13 @@ class Facts:
         return deployed[0] if deployed else None
 
     @property
+    def next(self) -> Record | None:
+        """What boots next as far as that is decided: the staged deployment unless it is only downloaded, or the
+        default."""
+        staged = self.staged
+        return staged if staged is not None and not staged.locked else self.default
+
+    @property
     def current(self) -> Record | None:
         """The deployment that changes start from: the booted one, or what would boot."""
         return self.records.get(self.booted or "") or self.default
@@ -96,6 +103,18 @@ class Facts:
 
     def entries_of(self, record: Record) -> list[Entry]:
         return [entry for entry in self.entries if record.id.startswith(entry.short_id)]
+
+    def trial(self, record: Record) -> tuple[Trial, Entry] | None:
+        """The kernel arguments that a deployment is on trial with, and their entry, which the loader may have given up;
+        None when there is none."""
+        entries = {entry.generation: entry for entry in self.entries_of(record)} if record.trials else {}
+        return next(((trial, entries[trial.generation]) for trial in reversed(record.trials)
+                     if trial.generation in entries), None)
+
+    def own_kargs(self, record: Record) -> OwnKargs:
+        """The arguments of the machine that a deployment boots with next: those on trial, unless that has failed."""
+        found = self.trial(record)
+        return record.own if found is None or found[1].bad else found[0].own
 
     def is_bad(self, record: Record) -> bool:
         """Whether a deployment is known not to boot."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..errors import EspFull, NoRollback, NothingStaged, Refused
 from .facts import Facts, kept, kernel_names, kernels_of_others, spare
-from .records import Record, encode
+from .records import OwnKargs, Record, Trial, encode
 
 _LAST_GENERATION = 10**10 - 1
 
@@ -187,6 +187,49 @@ def rollback_target(facts: Facts) -> Record:
     return target
 
 
+def plan_kargs(facts: Facts, record: Record, own: OwnKargs, *, tries: int, boot: str) -> Plan:
+    """Give a deployment other kernel arguments of the machine.
+
+    One that is staged gets them with its entry. Any other is put on trial: an entry of a new generation has them, with
+    its boots counted, and the entry from before stays until this one has booted well. An earlier trial ends; going back
+    to what is not on trial is no more than that. `boot` is the boot that asks for it.
+    """
+    if record.generation is None:
+        return Plan("kargs", (_save(replace(record, own=own)),))
+    found = facts.trial(record)
+    earlier = (found[0],) if found is not None else ()
+    over = _remove_entries(facts, record, {trial.generation for trial in earlier},
+                           "other kernel arguments take its place")
+    if own == record.own:
+        return Plan("kargs", (*over, _save(replace(record, trials=()))))
+    generation, entry = _new_entry(facts, record, tries)
+    changed = replace(record, attempts=(), trials=(*earlier, Trial(generation, own, boot)))
+    return Plan("kargs", (_save(changed), *entry, *over))
+
+
+def plan_settle(facts: Facts, record: Record, *, good: bool) -> Plan:
+    """End the trial of kernel arguments, if there is one. Good ones are those of the deployment from now on, and the
+    entry from before goes; otherwise the entry on trial goes, and what was staged with these arguments gets those from
+    before."""
+    found = facts.trial(record)
+    if found is None:
+        return Plan("kargs", ())
+    trial, _ = found
+    others = {entry.generation for entry in facts.entries_of(record)} - {trial.generation}
+    if good:
+        settled = replace(record, own=trial.own, generation=trial.generation, attempts=(), trials=())
+        return Plan("kargs", (_save(settled), *_remove_entries(facts, record, others,
+                                                               "other kernel arguments have booted well")))
+    tried = {one.generation for one in record.trials}
+    steps = [*_remove_entries(facts, record, tried, "its kernel arguments did not boot"),
+             _save(replace(record, attempts=(), trials=()))]
+    staged = facts.staged
+    if staged is not None and (staged.own.machine, staged.own.command) == (trial.own.machine, trial.own.command):
+        own = replace(record.own, local=staged.own.local)
+        steps.append(_save(replace(staged, own=own)))
+    return Plan("kargs", tuple(steps))
+
+
 def plan_unstage(facts: Facts) -> Plan:
     """Forget the staged deployment; what only it needed is left to collection. Raises NothingStaged."""
     staged = facts.staged
@@ -276,6 +319,15 @@ def _tries(facts: Facts, record: Record, tries: int) -> int:
 
 
 def _promote(facts: Facts, record: Record, tries: int) -> list[Step]:
+    generation, entry = _new_entry(facts, record, tries)
+    steps = [*entry, Step(Action.SET_GENERATION, {"id": record.id, "generation": generation})]
+    for old in facts.entries_of(record):
+        steps.append(Step(Action.REMOVE_ENTRY, {"file": old.file_name}, "replaced by a newer generation"))
+    return steps
+
+
+def _new_entry(facts: Facts, record: Record, tries: int) -> tuple[int, list[Step]]:
+    """The next generation, and the steps that write its entry."""
     room = []
     if facts.esp_free <= 0:  # kernels that nothing needs must not keep the entry out
         needed = {name for old in facts.records.values() for name in kernel_names(old)} | kernels_of_others(facts)
@@ -284,15 +336,13 @@ def _promote(facts: Facts, record: Record, tries: int) -> list[Step]:
     # A number at the very end of the range is no generation of ours, and nothing could follow it.
     used = (entry.generation for entry in facts.entries if entry.generation < _LAST_GENERATION)
     generation = max([facts.last_generation, *used]) + 1
-    steps = [
-        *room,
-        Step(Action.WRITE_ENTRY, {"id": record.id, "generation": generation, "tries": tries}),
-        Step(Action.SET_GENERATION, {"id": record.id, "generation": generation}),
-    ]
-    for entry in facts.entries:
-        if record.id.startswith(entry.short_id):
-            steps.append(Step(Action.REMOVE_ENTRY, {"file": entry.file_name}, "replaced by a newer generation"))
-    return steps
+    return generation, [
+        *room, Step(Action.WRITE_ENTRY, {"id": record.id, "generation": generation, "tries": tries})]
+
+
+def _remove_entries(facts: Facts, record: Record, generations: set[int], why: str) -> list[Step]:
+    return [Step(Action.REMOVE_ENTRY, {"file": entry.file_name}, why)
+            for entry in facts.entries_of(record) if entry.generation in generations]
 
 
 def _drop(facts: Facts, record: Record, why: str) -> list[Step]:

@@ -77,6 +77,31 @@ class EtcReport:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnKargs:
+    """The kernel arguments of a machine, which are not the image's, by owner: `local` from /etc/bootcd/kargs.d of the
+    deployment, `machine` from the installation, `command` from 'bootcctl kargs'. The kernel gets them in this order, so
+    that a later owner can overrule an earlier one."""
+
+    local: tuple[str, ...] = ()
+    machine: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return (*self.local, *self.machine, *self.command)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Other kernel arguments that a deployment is tried with: those in its boot entry of `generation`. `made_in` is the
+    boot in which they were asked for."""
+
+    generation: int
+    own: OwnKargs
+    made_in: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One deployment. Times are ISO 8601 in UTC; `generation` is None while it is only staged."""
 
@@ -100,7 +125,7 @@ class Record:
     sealed_kargs: str = ""
     """The kernel command line in a UKI and its addons; it has no other."""
     image_kargs: tuple[str, ...] = ()
-    machine_kargs: tuple[str, ...] = ()
+    own: OwnKargs = OwnKargs()
     generation: int | None = None
     pins: tuple[Pin, ...] = ()
     health: str = "untried"
@@ -113,6 +138,9 @@ class Record:
     etc_report: EtcReport = EtcReport()
     locked: bool = False
     """Staged by --download-only: finalize leaves it alone until an upgrade asks for it."""
+    trials: tuple[Trial, ...] = ()
+    """Kernel arguments on trial, the newest last. What counts is those whose entry is on the boot partition
+    (`Facts.trial`): a trial is noted before its entry is written, and an earlier one goes after that."""
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -121,14 +149,24 @@ class Record:
 
     @property
     def options(self) -> str:
-        """The kernel command line: that of its entry, or the one that is sealed into its UKI."""
+        """The kernel command line: that of its entry, or the one that is sealed into its UKI. What is on trial is not
+        part of it."""
+        return self.options_with(self.own)
+
+    def options_with(self, own: OwnKargs) -> str:
+        """The kernel command line with other arguments of the machine; a sealed one has none."""
         if self.sealed_kargs:
             return self.sealed_kargs
-        return " ".join((self.composefs_karg, *self.image_kargs, *self.machine_kargs))
+        return " ".join((self.composefs_karg, *self.image_kargs, *own.all))
+
+    def options_at(self, generation: int) -> str:
+        """The kernel command line that the boot entry of a generation has."""
+        own = next((trial.own for trial in self.trials if trial.generation == generation), self.own)
+        return self.options_with(own)
 
 
 _STRINGS = tuple(f.name for f in fields(Record) if f.type == "str")
-_STRING_LISTS = ("image_kargs", "machine_kargs", "attempts", "signed_by")
+_STRING_LISTS = ("image_kargs", "attempts", "signed_by")
 _REPORT_LISTS = ("kept_local", "both_changed", "added", "deleted")
 
 
@@ -139,10 +177,13 @@ def encode(record: Record) -> bytes:
         document[name.replace("_", "-")] = getattr(record, name)
     for name in _STRING_LISTS:
         document[name.replace("_", "-")] = list(getattr(record, name))
+    document |= _own_document(record.own)
     document["pins"] = [{"label": pin.label, "time": pin.time} for pin in record.pins]
     report = record.etc_report
     document["etc-report"] = {name.replace("_", "-"): list(getattr(report, name)) for name in _REPORT_LISTS}
     document["etc-report"]["decisions"] = [asdict(decision) for decision in report.decisions]
+    document["trials"] = [{"generation": trial.generation, **_own_document(trial.own), "made-in": trial.made_in}
+                          for trial in record.trials]
     # All ASCII: a label of an image may hold what UTF-8 cannot say, such as half of a surrogate pair.
     return json.dumps(document, indent=2).encode() + b"\n"
 
@@ -165,9 +206,10 @@ def decode(data: bytes, where: str) -> Record:
         values[name] = _typed(document.pop(name.replace("_", "-"), ""), str, f"{where}: {name}")
     for name in _STRING_LISTS:
         values[name] = _strings(document.pop(name.replace("_", "-"), []), f"{where}: {name}")
+    values["own"] = _take_own(document, where)
     generation = document.pop("generation", None)
-    if generation is not None and (type(generation) is not int or not 1 <= generation <= _MAX_GENERATION):
-        raise RecordError(f"{where}: generation: expected a positive integer of ten digits at most")
+    if generation is not None:
+        _check_generation(generation, where)
     pins = []
     for pin in _typed(document.pop("pins", []), list, f"{where}: pins"):
         pin = _typed(pin, dict, f"{where}: pins")
@@ -182,10 +224,32 @@ def decode(data: bytes, where: str) -> Record:
     values["etc_report"] = EtcReport(**{
         name: _strings(report.get(name.replace("_", "-"), []), f"{where}: etc-report") for name in _REPORT_LISTS
     }, decisions=tuple(decisions))
+    trials = []
+    for trial in _typed(document.pop("trials", []), list, f"{where}: trials"):
+        trial = _typed(trial, dict, f"{where}: trials")
+        _check_generation(trial.get("generation"), f"{where}: trials")
+        trials.append(Trial(trial["generation"], _take_own(trial, f"{where}: trials"),
+                            _typed(trial.get("made-in", ""), str, f"{where}: trials: made-in")))
+    values["trials"] = tuple(trials)
     values["locked"] = _typed(document.pop("locked", False), bool, f"{where}: locked")
     if not is_id(values["id"]):
         raise RecordError(f"{where}: id: expected 64 or 128 hex digits")
     return Record(**values, generation=generation, pins=tuple(pins), extra=document)
+
+
+def _own_document(own: OwnKargs) -> dict[str, list[str]]:
+    return {f"{f.name}-kargs": list(getattr(own, f.name)) for f in fields(OwnKargs)}
+
+
+def _take_own(document: dict[str, Any], where: str) -> OwnKargs:
+    """Take the kernel arguments of the machine out of a document."""
+    return OwnKargs(**{f.name: _strings(document.pop(f"{f.name}-kargs", []), f"{where}: {f.name}-kargs")
+                       for f in fields(OwnKargs)})
+
+
+def _check_generation(value: Any, where: str) -> None:
+    if type(value) is not int or not 1 <= value <= _MAX_GENERATION:
+        raise RecordError(f"{where}: generation: expected a positive integer of ten digits at most")
 
 
 def _check_size(data: bytes, path: Path) -> None:

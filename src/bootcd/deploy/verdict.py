@@ -53,7 +53,7 @@ def passed_over(facts: Facts, boot: str, *, loader_counts: bool) -> list[tuple[R
             continue
         times = len(record.attempts)
         if times and (facts.has_failed(record) or not loader_counts):
-            found.append((record, record.health_reason or f"it was started {_times(times)}, and no boot completed"))
+            found.append((record, record.health_reason or f"it was started {how_often(times)}, and no boot completed"))
         elif facts.has_failed(record):
             found.append((record, "its boot attempts are used up"))
         elif not loader_counts and facts.entries_of(record):
@@ -92,9 +92,10 @@ def judge(facts: Facts, record: Record, *, on_failure: str, tries: int) -> Verdi
     if on_failure == Reaction.ROLLBACK:
         return Verdict(True, Reaction.ROLLBACK, "[health] on-failure wants it so")
     if started >= granted:
-        return Verdict(True, Reaction.ROLLBACK, f"it was started {_times(started)}")
+        return Verdict(True, Reaction.ROLLBACK, f"it was started {how_often(started)}")
     return Verdict(False, Reaction.REBOOT, f"try {started} of {granted}")
 
 
-def _times(count: int) -> str:
+def how_often(count: int) -> str:
+    """How often, in words."""
     return "once" if count == 1 else f"{count} times"

@@ -16,7 +16,7 @@ from ..boot.discover import BootResources, Uki, find_boot_resources, initrd_of_b
 from ..boot.enrol import copy_keys
 from ..boot.loader import install_systemd_boot
 from ..deploy.plan import INLINE, Kernel
-from ..deploy.records import Record, clipped
+from ..deploy.records import OwnKargs, Record, clipped
 from ..errors import DumpError, SealMismatch, UsageError
 from ..formats.dump import parse_dump
 from ..formats.erofs.layout import Version
@@ -56,14 +56,15 @@ class _Boot:
 
 
 def compose(
-    session: Session, reference: ImageReference, offer: Offer, *, machine_kargs: tuple[str, ...],
-    disk_kargs: tuple[str, ...] = (), first: bool = False,
+    session: Session, reference: ImageReference, offer: Offer, *, own: OwnKargs, disk_kargs: tuple[str, ...] = (),
+    first: bool = False,
 ) -> Composed:
     """Make the images of a pulled manifest, and find out all that its record says.
 
-    With the `first` one come the boot loader, where the ESP has none, and keys for Secure Boot. `disk_kargs` are
-    arguments of the machine that nobody asked for: an image whose arguments are sealed does without. Raises
-    NotBootable, SealMismatch, LayerConflict, and UsageError for kernel arguments that the first image cannot take.
+    With the `first` one come the boot loader, where the ESP has none, and keys for Secure Boot. `own` are the kernel
+    arguments of the machine, `disk_kargs` those that nobody asked for: an image whose arguments are sealed does
+    without. Raises NotBootable, SealMismatch, LayerConflict, and UsageError for kernel arguments that the first image
+    cannot take.
     """
     session.progress.begin("Composing the image")
     images = session.images
@@ -93,8 +94,8 @@ def compose(
         image, karg = made, kargs.karg_for(made, Version.V2, repository.algorithm, repository.secure)
     deployment_id = image.hex()
     boot = _kernel(session, resources, deployment_id)
-    if resources.uki is not None and machine_kargs:
-        _sealed_arguments(session, machine_kargs, first)
+    if resources.uki is not None and own.all:
+        _sealed_arguments(session, own, first)
     record = Record(
         id=deployment_id,
         image=str(reference),
@@ -111,8 +112,10 @@ def compose(
         kernel_version=clipped(resources.kver or ""),
         sealed_kargs=boot.sealed_kargs,
         image_kargs=tuple(image_kargs),
-        machine_kargs=(*disk_kargs, *machine_kargs),
+        own=replace(own, machine=(*disk_kargs, *own.machine)),
     )
+    if not record.sealed_kargs:
+        kargs.check_length(record.options)
     return Composed(verified(record, offer.admitted), boot.kernel)
 
 
@@ -213,12 +216,12 @@ def _source(file: RegularFile) -> tuple[int, str]:
     return file.size, INLINE + (file.inline or b"").hex()
 
 
-def _sealed_arguments(session: Session, machine_kargs: tuple[str, ...], first: bool) -> None:
+def _sealed_arguments(session: Session, own: OwnKargs, first: bool) -> None:
     what = "the image boots from a UKI, whose kernel arguments are sealed"
     if first:
         raise UsageError(what, advice="Leave --karg out, or put the arguments into the image as an addon.")
     # They stay in the record, for an image with a kernel of its own may follow.
-    session.progress.note(f"{what[0].upper()}{what[1:]}: {' '.join(machine_kargs)} has no effect.")
+    session.progress.note(f"{what[0].upper()}{what[1:]}: {' '.join(own.all)} has no effect.")
 
 
 def _user() -> str:

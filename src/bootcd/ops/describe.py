@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..boot.kargs import is_composefs, split_cmdline
 from ..deploy.facts import Facts
+from ..deploy.localkargs import read_local_kargs
 from ..deploy.plan import Removal
-from ..deploy.records import EtcReport, Record
+from ..deploy.records import EtcReport, OwnKargs, Record
 from ..deploy.rejected import Rejected
 from ..layout import Sysroot
-from .results import CollectItem, DeploymentInfo, EtcChanges, EtcDecision, ImageInfo, PinInfo
+from .results import CollectItem, DeploymentInfo, EtcChanges, EtcDecision, ImageInfo, Karg, PinInfo
 
 if TYPE_CHECKING:  # `status` would load all that makes images only to name this type
     from ..store.ociimages import StoredImage
@@ -32,7 +34,9 @@ def roles(facts: Facts, record: Record) -> tuple[str, ...]:
 
 def deployment(facts: Facts, record: Record) -> DeploymentInfo:
     """One deployment with its roles."""
-    bad = any(entry.bad and record.id.startswith(entry.short_id) for entry in facts.entries)
+    entries = facts.entries_of(record)
+    bad = bool(entries) and all(entry.bad for entry in entries)  # one may be that of a trial
+    own = facts.own_kargs(record)
     return DeploymentInfo(
         id=record.id, roles=roles(facts, record), image=record.image, version=record.version, title=record.title,
         manifest_digest=record.manifest_digest, created=record.created, staged=record.staged,
@@ -41,10 +45,45 @@ def deployment(facts: Facts, record: Record) -> DeploymentInfo:
         health_reason="its boot attempts are used up, or its files are missing"
         if bad and record.health != "bad" else record.health_reason,
         boot_type=record.boot_type, boot_digest=record.boot_digest,
-        kernel_version=record.kernel_version, options=record.options, verification=record.verification,
+        kernel_version=record.kernel_version, options=record.options_with(own), verification=record.verification,
         etc=etc_changes(record.etc_report),
         download_only=record.locked, policy=record.policy, signed_by=record.signed_by,
+        kargs=kargs(record, own), kargs_on_trial=own != record.own,
     )
+
+
+def kargs(record: Record, own: OwnKargs) -> tuple[Karg, ...]:
+    """The kernel arguments of a deployment when the machine has these, in order, each with its owner. In a UKI all are
+    the image's but those that name it, and the machine has none."""
+    if record.sealed_kargs:
+        return tuple(Karg(argument, "bootcd" if is_composefs(argument) else "image")
+                     for argument in split_cmdline(record.sealed_kargs))
+    return (*_owned((record.composefs_karg,), "bootcd"), *_owned(record.image_kargs, "image"), *own_kargs(own))
+
+
+def own_kargs(own: OwnKargs) -> tuple[Karg, ...]:
+    """The kernel arguments of the machine."""
+    return (*_owned(own.local, "drop-in"), *_owned(own.machine, "machine"), *_owned(own.command, "command"))
+
+
+def _owned(arguments: tuple[str, ...], owner: str) -> tuple[Karg, ...]:
+    return tuple(Karg(one, owner) for argument in arguments for one in split_cmdline(argument))
+
+
+def local_kargs(sysroot: Sysroot, facts: Facts, record: Record) -> tuple[str, ...]:
+    """What the drop-ins in /etc/bootcd/kargs.d ask for by now: those of the deployment, or those that finalizing will
+    merge into its /etc. Raises ConfigError."""
+    home = facts.current if record.generation is None and facts.current is not None else record
+    return read_local_kargs(sysroot.deployment(home.id) / "etc")
+
+
+def dropped_kargs(facts: Facts, staged: Record) -> str:
+    """What to add when a staged deployment is dropped that had other kernel arguments than what boots without it."""
+    default = facts.default
+    own = facts.own_kargs(default) if default is not None else staged.own
+    if (staged.own.machine, staged.own.command) == (own.machine, own.command):
+        return ""
+    return " What 'bootcctl kargs' has changed since it was staged goes with it."
 
 
 def etc_changes(report: EtcReport) -> EtcChanges:

@@ -32,6 +32,7 @@ from .results import (
     FsckResult,
     HealthReport,
     ImageInfo,
+    Kargs,
     PullResult,
     Status,
     TrustReport,
@@ -123,7 +124,7 @@ class DirectHost:
     def boot_complete(self) -> ChangeResult:
         from . import health
 
-        return health.boot_complete(self._machine)
+        return health.boot_complete(self._machine, self._by)
 
     def health_check(self) -> HealthReport:
         from . import checks
@@ -188,6 +189,31 @@ class DirectHost:
         from . import etc
 
         return etc.rules(self._machine, path)
+
+    def kargs_show(self) -> Kargs:
+        from . import kargs
+
+        return kargs.show(self._machine)
+
+    def kargs_add(self, arguments: Sequence[str]) -> ChangeResult:
+        from . import kargs
+
+        return self._recorded("kargs add", lambda: kargs.add(self._machine, arguments))
+
+    def kargs_remove(self, arguments: Sequence[str]) -> ChangeResult:
+        from . import kargs
+
+        return self._recorded("kargs remove", lambda: kargs.remove(self._machine, arguments))
+
+    def kargs_replace(self, old: str, new: str) -> ChangeResult:
+        from . import kargs
+
+        return self._recorded("kargs replace", lambda: kargs.swap(self._machine, old, new))
+
+    def kargs_reload(self) -> ChangeResult:
+        from . import kargs
+
+        return self._recorded("kargs reload", lambda: kargs.reload(self._machine))
 
     def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
         from . import update

@@ -11,6 +11,7 @@ from ..linux.journal import ERROR, WARNING, send
 
 FELL_BACK = "93963de2ee944fbf9721700e1455d713"
 BOOT_FAILED = "dea5068dfbba4b5580d1c24585605a8b"
+KARGS_REVERTED = "a96fd2148cb44cb49b8fe2151715bae1"
 
 
 def fell_back(record: Record, message: str, reason: str) -> None:
@@ -21,6 +22,11 @@ def fell_back(record: Record, message: str, reason: str) -> None:
 def boot_failed(record: Record, message: str, reason: str, reaction: str) -> None:
     """The boot of the running deployment failed, and `reaction` is what follows."""
     send(BOOT_FAILED, ERROR, message, reason=reason, reaction=reaction, **_about(record))
+
+
+def kargs_reverted(record: Record, message: str, arguments: str) -> None:
+    """The running deployment did not boot with other kernel arguments, which are forgotten."""
+    send(KARGS_REVERTED, WARNING, message, kargs=arguments, **_about(record))
 
 
 def _about(record: Record) -> dict[str, str]:

@@ -67,6 +67,8 @@ def _default(session: Session, facts: Facts) -> Explanation:
         else:
             why = f"generation {ours.generation}" + (
                 f", with {name.tries_left} boot attempts left" if name.tries_left is not None else "")
+            tried = (trial.generation for record in facts.records.values() for trial in record.trials)
+            why += ", which tries other kernel arguments" if ours.generation in tried else ""
             why += "" if any(record.short_id == ours.id_prefix for record in facts.records.values()) else (
                 "; it leads to no deployment that is known here")
         found.append(Reason("entry", str(name), verdict, why))

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from ..boot.loader import EFIVARS, override_paths
+from ..deploy.localkargs import SHOWN
 from ..errors import BootcdError
 from .machine import Machine
 
@@ -22,7 +23,7 @@ def watched(machine: Machine) -> tuple[Path, ...]:
     sysroot = machine.sysroot
     streams = sysroot.repository / "streams" / "refs"
     ours = (sysroot.own_state, sysroot.records, sysroot.journal.parent, streams, streams / "oci")
-    return (*ours, Path(EFIVARS), *_on_esp(machine))
+    return (*ours, Path(EFIVARS), *_drop_ins(machine), *_on_esp(machine))
 
 
 def fingerprint(machine: Machine) -> Fingerprint:
@@ -32,12 +33,20 @@ def fingerprint(machine: Machine) -> Fingerprint:
     found: Fingerprint = [_identity(path) for path in (
         sysroot.rejected, sysroot.last_result, sysroot.update, sysroot.journal.parent, sysroot.journal,
         streams, streams / "oci", *map(Path, override_paths(EFIVARS)))]
-    found += _listing(sysroot.records)
+    for directory in (sysroot.records, *_drop_ins(machine)):
+        found += _listing(directory)
     for directory in _on_esp(machine):
         # On FAT the inode number is made up, and another one after the cache was dropped; a time is good to two
         # seconds, but a boot entry is never rewritten, nor is a kernel: its name or its size tell.
         found += [[name, mtime, 0, size] for name, mtime, _, size in _listing(directory)]
     return found
+
+
+def _drop_ins(machine: Machine) -> tuple[Path, ...]:
+    """Where deployments have files that ask for kernel arguments; only what is there."""
+    homes = (machine.sysroot.deployment(record.stem) for record in sorted(machine.sysroot.records.glob("*.json")))
+    found = (home / SHOWN.removeprefix("/") for home in homes)
+    return tuple(directory for directory in found if os.path.isdir(directory))
 
 
 def _on_esp(machine: Machine) -> tuple[Path, ...]:

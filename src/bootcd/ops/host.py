@@ -23,6 +23,7 @@ from .results import (
     FsckResult,
     HealthReport,
     ImageInfo,
+    Kargs,
     PullResult,
     Status,
     TrustReport,
@@ -102,6 +103,21 @@ class Host(Protocol):
 
     def etc_rules(self, path: str | None = None) -> EtcRules:
         """The rules for the merge of /etc, or those for one path."""
+
+    def kargs_show(self) -> Kargs:
+        """The kernel arguments of the deployment that boots next, and whose they are."""
+
+    def kargs_add(self, arguments: Sequence[str]) -> ChangeResult:
+        """Add kernel arguments of the machine's own, from the next boot on."""
+
+    def kargs_remove(self, arguments: Sequence[str]) -> ChangeResult:
+        """Remove kernel arguments of the machine's own."""
+
+    def kargs_replace(self, old: str, new: str) -> ChangeResult:
+        """Put another kernel argument in the place of one of the machine's own."""
+
+    def kargs_reload(self) -> ChangeResult:
+        """Take what /etc/bootcd/kargs.d asks for by now."""
 
     def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
         """Make the first deployment in an empty place."""

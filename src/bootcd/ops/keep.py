@@ -84,4 +84,4 @@ def unstage(machine: Machine) -> ChangeResult:
         session.run(plan.plan_unstage(facts))
         assert staged is not None
         return ChangeResult("unstaged", f"Deployment {staged.short_id} is no longer staged; "
-                            "'bootcctl cleanup' frees its space.")
+                            f"'bootcctl cleanup' frees its space.{describe.dropped_kargs(facts, staged)}")

@@ -17,6 +17,15 @@ class PinInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Karg:
+    """A kernel argument. `owner` is bootcd, image, drop-in (/etc/bootcd/kargs.d), machine (its installation) or command
+    ('bootcctl kargs')."""
+
+    argument: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
 class EtcDecision:
     """What a merge did with a path below /etc that both sides had changed. `here` and `image` are any of added,
     changed, deleted, retyped; `taken` is local, image or both; `rule` says what decided, empty when that was none."""
@@ -67,6 +76,10 @@ class DeploymentInfo:
     """The file and the scope in it that let the image in; empty when no policy was asked."""
     signed_by: tuple[str, ...] = ()
     """Whose signatures the policy asked for and found."""
+    kargs: tuple[Karg, ...] = ()
+    """Those in `options`, each with its owner."""
+    kargs_on_trial: bool = False
+    """They have not booted well yet; if they do not, those from before are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +257,8 @@ class CollectResult:
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
     """What a request did to the deployments. `outcome` is one of unchanged, staged, deployed, unstaged, pinned,
-    unpinned, rejected, started, good; of a boot that failed stay, reboot or rollback. `reboot` is what was asked of
-    systemd afterwards: reboot, soft-reboot, or nothing."""
+    unpinned, changed, rejected, started, good; of a boot that failed stay, reboot or rollback. `reboot` is what was
+    asked of systemd afterwards: reboot, soft-reboot, or nothing."""
 
     outcome: str
     message: str
@@ -275,6 +288,27 @@ class HealthReport:
     good: bool
     reason: str
     checks: tuple[HealthCheck, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kargs:
+    """The kernel arguments of the deployment that boots next: `kargs` and `kargs_on_trial` are those of its
+    DeploymentInfo, `running` what the kernel was started with, nothing of a system that does not run.
+
+    `sealed` arguments are in a UKI, and `without_effect` are then those that the machine would add. `pending` is what
+    the drop-ins in /etc/bootcd/kargs.d ask for where that is something else than the deployment has from them;
+    `problem` why they cannot be read.
+    """
+
+    id: str
+    version: str
+    sealed: bool
+    kargs: tuple[Karg, ...]
+    kargs_on_trial: bool
+    running: tuple[str, ...]
+    without_effect: tuple[Karg, ...] = ()
+    pending: tuple[str, ...] | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)

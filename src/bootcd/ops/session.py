@@ -78,7 +78,8 @@ class Session:
             entries=order,
             booted=self.machine.booted(),
             last_generation=max([last_generation(self.machine.sysroot.generation),
-                                 *(record.generation or 0 for record in records.values())]),
+                                 *(record.generation or 0 for record in records.values()),
+                                 *(trial.generation for record in records.values() for trial in record.trials)]),
             kernels={**{kernel.name: kernel.size for kernel in installed.kernels}, **dict.fromkeys(installed.stray, 0)},
             partial=frozenset(kernel.name for kernel in installed.kernels if not kernel.complete),
             foreign=frozenset(

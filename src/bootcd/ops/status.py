@@ -12,7 +12,7 @@ from ..deploy.facts import Facts, kernel_names, with_generations
 from ..deploy.journal import Journal
 from ..deploy.records import Record, Records
 from ..deploy.verdict import fell_back_from
-from ..errors import BootcdError
+from ..errors import BootcdError, PermissionDenied
 from ..store.repository import Repository
 from . import describe
 from .chain import chain
@@ -55,6 +55,7 @@ def status(machine: Machine) -> Status:
         warnings.append(str(error))
     if booted is not None:
         warnings += read_variables().warnings()
+    warnings += _drop_in_warnings(machine, facts)
     left = fell_back_from(facts)
     checks = _chain(machine, facts, esp, listing, warnings) if records else None
     last, update, update_time = _kept(machine, facts, warnings)
@@ -94,6 +95,22 @@ def _still_true(machine: Machine, facts: Facts, update: CheckResult) -> CheckRes
     staged = facts.staged is not None and facts.staged.manifest_digest == digest
     return replace(update, available=not staged, staged=staged, current_version=tracked.version,
                    rejected="" if staged else describe.rejection(machine.sysroot, facts, digest))
+
+
+def _drop_in_warnings(machine: Machine, facts: Facts) -> list[str]:
+    """Whether the files in /etc/bootcd/kargs.d have an effect, where they can have one."""
+    record = facts.next
+    if record is None or record.boot_type == "uki":
+        return []
+    try:
+        if describe.local_kargs(machine.sysroot, facts, record) == facts.own_kargs(record).local:
+            return []
+    except PermissionDenied:  # everybody may ask for the status
+        return []
+    except BootcdError as error:
+        return [f"{error}; nothing can be upgraded before that is corrected"]
+    return ["the files in /etc/bootcd/kargs.d ask for other kernel arguments than boot next: 'bootcctl kargs reload' "
+            "takes them, and so does the next upgrade"]
 
 
 def _kernel_warnings(records: dict[str, Record], installed: dict[str, bool]) -> list[str]:

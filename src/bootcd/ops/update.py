@@ -14,7 +14,7 @@ from dataclasses import replace
 from ..boot.kargs import check_machine_kargs
 from ..deploy import plan
 from ..deploy.facts import Facts
-from ..deploy.records import Record
+from ..deploy.records import OwnKargs, Record
 from ..deploy.rejected import Rejected
 from ..errors import DeploymentNotFound, NotProven, Refused, TargetInUse, UsageError
 from ..linux import files
@@ -66,8 +66,8 @@ def install(machine: Machine, image: str, kargs: Sequence[str], disk_kargs: Sequ
         session.esp.prepare()
         with source_of(reference, machine.config) as source:
             offer = examine(session.repository, source, admit(machine, source))
-            return _deploy(session, facts, reference, source, offer, tuple(kargs), disk_kargs=tuple(disk_kargs),
-                           download_only=False, first=True)
+            return _deploy(session, facts, reference, source, offer, OwnKargs(machine=tuple(kargs)),
+                           disk_kargs=tuple(disk_kargs), download_only=False, first=True)
 
 
 def check(machine: Machine) -> CheckResult:
@@ -124,7 +124,7 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
             why = downgrade(facts.current, offer)
             if why and not allow_downgrade:
                 return ChangeResult("rejected", f"{reference} names an older image: {why}. --allow-downgrade takes it.")
-            result = _deploy(session, facts, reference, source, offer, tracked.machine_kargs,
+            result = _deploy(session, facts, reference, source, offer, _own_kargs(facts),
                              download_only=download_only, allow_bad=allow_rejected)
             if result.outcome != "rejected" and not download_only:
                 Rejected(machine.sysroot.rejected).discard(fetched.digest)
@@ -137,7 +137,7 @@ def switch(machine: Machine, image: str, *, download_only: bool, allow_untried: 
     reference = ImageReference.parse(image)
     with change(machine) as session:
         facts = session.facts()
-        tracked = _tracked(facts)
+        _tracked(facts)
         if not download_only:
             _check_proven(session, facts, allow_untried)
         with source_of(reference, machine.config) as source:
@@ -153,7 +153,7 @@ def switch(machine: Machine, image: str, *, download_only: bool, allow_untried: 
                 return ChangeResult("unchanged", f"The machine runs this image already; it follows {reference} now.",
                                     describe.deployment(session.facts(), current))
             offer = examine(session.repository, source, admitted)
-            result = _deploy(session, facts, reference, source, offer, tracked.machine_kargs,
+            result = _deploy(session, facts, reference, source, offer, _own_kargs(facts),
                              download_only=download_only, allow_bad=True)
             Rejected(machine.sysroot.rejected).discard(fetched.digest)
             return result
@@ -171,6 +171,7 @@ def finalize(machine: Machine) -> ChangeResult:
 
 
 def _tracked(facts: Facts) -> Record:
+    """The deployment whose reference is followed. Raises Refused, DeploymentNotFound."""
     if facts.booted is not None and facts.booted not in facts.records:
         raise Refused(f"the running deployment {facts.booted[:12]} has no record: whose /etc shall be taken along?",
                       advice="Boot a deployment that 'bootcctl list' shows, and upgrade from there.")
@@ -179,6 +180,11 @@ def _tracked(facts: Facts) -> Record:
         raise DeploymentNotFound("there is no deployment to upgrade from",
                                  advice="'bootcctl install to-filesystem IMAGE' makes the first one.")
     return record
+
+
+def _own_kargs(facts: Facts) -> OwnKargs:
+    """The kernel arguments of the machine, which a new deployment gets: those of what would boot next."""
+    return facts.own_kargs(facts.next) if facts.next is not None else OwnKargs()
 
 
 def _check_proven(session: Session, facts: Facts, allow_untried: bool) -> None:
@@ -204,9 +210,10 @@ def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_
         return None
     if staged is not None:
         session.run(plan.plan_unstage(facts))
+        lost = describe.dropped_kargs(facts, staged)
         facts = session.facts()
         return ChangeResult("unstaged", f"The source names the running image again; the staged deployment "
-                            f"{staged.short_id} was dropped.", describe.deployment(facts, current))
+                            f"{staged.short_id} was dropped.{lost}", describe.deployment(facts, current))
     if ImageReference.parse(current.image).digest is not None:
         return ChangeResult("unchanged", f"The machine is pinned to {current.image}; 'bootcctl switch' to a tag makes "
                             "it follow updates.", describe.deployment(facts, current))
@@ -223,15 +230,17 @@ def _is_whole(session: Session, facts: Facts, record: Record) -> bool:
 
 def _deploy(
     session: Session, facts: Facts, reference: ImageReference, source: Source, offer: Offer,
-    machine_kargs: tuple[str, ...], *, disk_kargs: tuple[str, ...] = (), download_only: bool, first: bool = False,
+    own: OwnKargs, *, disk_kargs: tuple[str, ...] = (), download_only: bool, first: bool = False,
     allow_bad: bool = False,
 ) -> ChangeResult:
-    """Pull, compose, stage, and go on as far as the situation allows."""
+    """Pull, compose, stage, and go on as far as the situation allows. Raises ConfigError, before anything is pulled,
+    when what this machine has in kargs.d makes no sense."""
+    if facts.current is not None:
+        own = replace(own, local=describe.local_kargs(session.machine.sysroot, facts, facts.current))
     way = room.prepare(session, offer)
     stats = pull(session.repository, source, offer, max_layer_size=session.config.pull_max_layer_size,
                  progress=session.progress, make_room=way.make)
-    composed = compose.compose(session, reference, offer, machine_kargs=machine_kargs, disk_kargs=disk_kargs,
-                               first=first)
+    composed = compose.compose(session, reference, offer, own=own, disk_kargs=disk_kargs, first=first)
     facts = session.facts()
     known = facts.records.get(composed.record.id)
     record = replace(composed.record, pins=known.pins if known is not None else (), locked=download_only)
@@ -265,7 +274,11 @@ def _renew(
     session: Session, facts: Facts, record: Record, known: Record, kernel: plan.Kernel, stats: PullStats
 ) -> ChangeResult:
     """The image has the tree of a deployment that is there: that one is taken, with its /etc."""
-    renewed = replace(record, generation=known.generation, staged=known.staged, etc_report=known.etc_report)
+    # What runs and what boots next keep their kernel arguments: they would lose the entry that has booted with them.
+    own = known.own if known in (facts.current, facts.default) else replace(
+        record.own, local=describe.local_kargs(session.machine.sysroot, facts, known))
+    renewed = replace(record, generation=known.generation, staged=known.staged, etc_report=known.etc_report, own=own,
+                      trials=known.trials)
     what = plan.plan_renew(facts, renewed, kernel, tries=session.config.boot_tries)
     session.esp.clean()
     session.run(what)
@@ -278,6 +291,9 @@ def _renew(
 
 
 def _activate(session: Session, facts: Facts, staged: Record, stats: PullStats | None) -> ChangeResult:
+    if staged.locked:  # the arguments of the machine may have changed since
+        staged = replace(staged, own=replace(_own_kargs(facts), local=staged.own.local))
+        session.records.save(staged)
     if facts.booted is not None:
         session.records.save(replace(staged, locked=False))
         return ChangeResult("staged", f"Deployment {staged.short_id} is staged; 'bootcctl finalize', which belongs "
