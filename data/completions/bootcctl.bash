@@ -4,7 +4,7 @@ _bootcctl() {
     local current=${COMP_WORDS[COMP_CWORD]} path=. word index skip= kind=
     local -a given=() global=() kinds=()
     local -A verbs=(
-        [.]='status list explain upgrade switch rollback pin unpin unstage finalize boot-started boot-complete boot-failed cleanup fsck monitor install health etc kargs image container composefs'
+        [.]='status list explain upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor install health etc kargs image container composefs'
         [.install.]='to-filesystem to-disk'
         [.health.]='show check'
         [.etc.]='diff report reset rules'
@@ -23,6 +23,7 @@ _bootcctl() {
         [.pin.]='-h --help --label --json'
         [.unpin.]='-h --help --label --json'
         [.unstage.]='-h --help --json'
+        [.reset.]='-h --help --etc --state --dry-run -n --json'
         [.finalize.]='-h --help --json'
         [.boot-started.]='-h --help --json'
         [.boot-complete.]='-h --help --json'

@@ -419,6 +419,15 @@ _bootcctl_finalize() {
         '--json[print the result as JSON]'
 }
 
+_bootcctl_reset() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--etc[/etc as the image has it; nothing local stays in it]' \
+        '--state[the same, and /var as at installation]' \
+        '(--dry-run -n)'{--dry-run,-n}'[only tell what would be done]' \
+        '--json[print the result as JSON]'
+}
+
 _bootcctl_unstage() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -521,7 +530,8 @@ _bootcctl() {
                 'rollback:make another deployment the one that boots'
                 'pin:keep a deployment, whatever the keep policy says'
                 'unpin:take a pin off'
-                'unstage:forget the staged deployment'
+                'unstage:forget the staged deployment, or a reset that waits'
+                'reset:let the same image start from a pristine /etc, or from no state at all'
                 'finalize:make the staged deployment the default (to be done at shutdown)'
                 'boot-started:count a boot of the running deployment, and notice a fallback'
                 'boot-complete:remember that the running deployment has come up well'
@@ -549,6 +559,7 @@ _bootcctl() {
                 pin) _bootcctl_pin ;;
                 unpin) _bootcctl_unpin ;;
                 unstage) _bootcctl_unstage ;;
+                reset) _bootcctl_reset ;;
                 finalize) _bootcctl_finalize ;;
                 boot-started) _bootcctl_boot_started ;;
                 boot-complete) _bootcctl_boot_complete ;;

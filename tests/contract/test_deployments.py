@@ -283,6 +283,27 @@ def test_unstage_forgets_what_was_staged(world: World) -> None:
     assert len(os.listdir(world.sysroot / "state/deploy")) == 1
 
 
+@pytest.mark.parametrize("what", ["etc", "state"])
+def test_a_reset_where_nothing_runs_is_done_at_once(world: World, what: str) -> None:
+    first = world.install(os_image("1.0"))
+    (world.etc(first) / "local").write_text("local\n")
+    data = world.sysroot / "state/os/default/var/lib/data"
+    data.write_text("local\n")
+    assert world.host.reset(what, dry_run=True).outcome == "planned"
+    assert (world.etc(first) / "local").exists()
+
+    done = world.host.reset(what)
+    assert done.outcome == "deployed"
+    assert done.deployment is not None
+    assert (done.deployment.generation, done.deployment.reset) == (2, "")
+    assert not (world.etc(first) / "local").exists()
+    assert data.exists() is (what == "etc")
+    assert world.entries() == [f"bootcd-0000000002-{first.id[:12]}+3.conf"]
+    assert world.host.reset(what).outcome == "unchanged"
+    with pytest.raises(UsageError):
+        world.host.reset("var")
+
+
 def test_a_newer_image_takes_the_place_of_a_staged_one(world: World) -> None:
     world.install(os_image("1.0"))
     world.publish(os_image("1.1"))

@@ -110,6 +110,11 @@ class Worlds:
         self.run(path, "upgrade")
         (self._etc(path, "1.2") / "late").write_text("by the administrator\n")
 
+    def _resetting(self, path: Path) -> None:
+        """1.2 runs, and the shutdown resets its state."""
+        copy(self("running"), path)
+        self.run(path, "reset", "--state")
+
     def _came_up(self, path: Path) -> None:
         """1.3 is the default and runs; its boots are counted still."""
         copy(self("shutting_down"), path)

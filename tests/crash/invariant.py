@@ -23,10 +23,11 @@ class Before:
     foreign: dict[str, str]
     var: dict[str, str]
     warnings: list[str]
+    reset: bool = False
 
 
-def look(program: Program, world: Path, *, pinned: bool = True) -> Before:
-    """What is there. With `pinned` False, pins may go."""
+def look(program: Program, world: Path, *, pinned: bool = True, reset: bool = False) -> Before:
+    """What is there. With `pinned` False, pins may go; with `reset`, /etc of the default and /var may be made anew."""
     status = program(world, "status", "--json").json
     deployments = status["deployments"]
     return Before(
@@ -34,8 +35,7 @@ def look(program: Program, world: Path, *, pinned: bool = True) -> Before:
         next((info["id"] for info in deployments if "default" in info["roles"]), None),
         {info["id"]: snapshot(world / "sysroot/state/deploy" / info["id"] / "etc") for info in deployments
          if "staged" not in info["roles"]},
-        foreign_files(world), snapshot(world / "sysroot/state/os"),
-        status["warnings"],
+        foreign_files(world), snapshot(world / "sysroot/state/os"), status["warnings"], reset,
     )
 
 
@@ -59,11 +59,20 @@ def check(program: Program, world: Path, before: Before) -> None:
         check_bootable(world, infos[pinned], before)
     now = foreign_files(world)
     assert {path: now.get(path) for path in before.foreign} == before.foreign
-    now = snapshot(world / "sysroot/state/os")
-    assert {path: now.get(path) for path in before.var} == before.var
+    var = world / "sysroot/state/os/default"
+    if not before.reset or _is_old(var / "var", before.var, "default/var/"):
+        now = snapshot(world / "sysroot/state/os")
+        assert {path: now.get(path) for path in before.var} == before.var
+    else:
+        assert any(_is_old(path, before.var, "default/var/") for path in var.glob("var?*")), "the old /var is lost"
     if (world / "sysroot/composefs/meta.json").exists():
         done = program(world, "fsck")
         assert done.status == 0, done.out + done.err
+
+
+def _is_old(directory: Path, before: dict[str, str], prefix: str) -> bool:
+    return snapshot(directory) == {path.removeprefix(prefix): what for path, what in before.items()
+                                   if path.startswith(prefix)}
 
 
 def check_bootable(world: Path, info: dict[str, Any], before: Before) -> None:
@@ -79,7 +88,12 @@ def check_bootable(world: Path, info: dict[str, Any], before: Before) -> None:
     assert (home / "etc/version.conf").is_file()
     assert (home / "etc/os-release").is_symlink()
     assert (home / "var/lib/seed").is_file()
-    if info["id"] in before.etc:
+    if before.reset and "default" in info["roles"]:
+        old = before.etc[info["id"]]
+        if snapshot(home / "etc") != old:
+            assert not (home / "etc/hostname").exists()
+            assert any(snapshot(path) == old for path in home.glob("etc?*")), "the old /etc is lost"
+    elif info["id"] in before.etc:
         assert snapshot(home / "etc") == before.etc[info["id"]], "/etc of a deployment that was there has changed"
     elif before.default is not None:
         assert (home / "etc/hostname").read_text() == "machine\n", "a local change is lost"

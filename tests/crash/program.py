@@ -22,7 +22,7 @@ from kit.images import ImageBuilder
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}/src{os.pathsep}{ROOT}/tests", "PYTHONDONTWRITEBYTECODE": "1"}
-_GENERATION = re.compile(r"bootcd-[0-9]{10}-")
+_GENERATION = re.compile(r"(bootcd-|\.before-)[0-9]{10}")
 
 
 @contextmanager
@@ -121,5 +121,5 @@ def names(directory: Path) -> list[str]:
     """Every path below the sysroot and the ESP, without the numbers of generations, which may be higher after a
     second try, and without what the repository's own collection leaves for a day."""
     paths = [str(path.relative_to(directory)) for part in ("sysroot", "esp") for path in (directory / part).rglob("*")]
-    return sorted(_GENERATION.sub("bootcd-N-", path) for path in paths
+    return sorted(_GENERATION.sub(r"\1N", path) for path in paths
                   if not re.search(r"composefs/.*/\.symlink-[0-9a-f]+$", path))

@@ -32,6 +32,7 @@ class Scenario:
     world: str
     arguments: tuple[str, ...]
     settled: frozenset[int] = field(default=frozenset())
+    reset: bool = False
 
 
 SCENARIOS = {
@@ -51,10 +52,13 @@ SCENARIOS = {
     "kargs-again": Scenario("tried", ("kargs", "replace", "quiet", "loud"), frozenset({Refused.exit_status})),
     "kargs-back": Scenario("tried", ("kargs", "remove", "quiet"), frozenset({Refused.exit_status})),
     "kargs-given-up": Scenario("given_up", ("boot-complete",)),
+    "reset-etc": Scenario("old", ("reset", "--etc"), reset=True),
+    "reset-state": Scenario("staged", ("reset", "--state"), reset=True),
     "unstage": Scenario("staged", ("unstage",), frozenset({Refused.exit_status})),
     "cleanup": Scenario("cluttered", ("cleanup",)),
     "stage": Scenario("running", ("upgrade",)),
     "finalize": Scenario("shutting_down", ("finalize",), frozenset({NothingStaged.exit_status})),
+    "reset-at-shutdown": Scenario("resetting", ("finalize",), frozenset({NothingStaged.exit_status}), reset=True),
     "upgrade-after-fallback": Scenario("fell_back", ("upgrade", "--allow-rejected")),
     "rollback-while-staged": Scenario("shutting_down", ("rollback",)),
     "boot-started": Scenario("fell_back", ("boot-started",)),
@@ -105,7 +109,8 @@ class Trial:
         self.tried: Counter[str] = Counter()
         self._origin = worlds(scenario.world)
         self._world = scratch / "trial"
-        self.before = look(program, self._origin, pinned=scenario.arguments[0] != "unpin")
+        self.before = look(program, self._origin, pinned=scenario.arguments[0] != "unpin",
+                           reset=scenario.reset)
         copy(self._origin, self._world)
         steps = program.steps(self._world, *scenario.arguments)
         self.steps = steps[:-LAST_STEPS]

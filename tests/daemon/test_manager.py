@@ -12,12 +12,12 @@ from bootcd.daemon.notices import Notices
 from bootcd.ops.results import DeploymentInfo, EtcChanges, LastResult, Status
 
 
-def deployment(version: str, *roles: str, download_only: bool = False) -> DeploymentInfo:
+def deployment(version: str, *roles: str, download_only: bool = False, reset: str = "") -> DeploymentInfo:
     return DeploymentInfo(
         id=version.replace(".", "") * 32, roles=roles, image="quay.io/example/os:1", version=version, title="",
         manifest_digest="", created="", staged="", generation=None, pins=(), health="untried", health_reason="",
         boot_type="bls", boot_digest="", kernel_version="", options="", verification="", etc=EtcChanges(),
-        download_only=download_only)
+        download_only=download_only, reset=reset)
 
 
 def status(*deployments: DeploymentInfo) -> Status:
@@ -32,7 +32,10 @@ def status(*deployments: DeploymentInfo) -> Status:
     ([deployment("1.0", "booted")], None),
     ([deployment("1.1", "default"), deployment("1.0", "rollback")], None),
     ([], None),
-], ids=["settled", "staged", "only-downloaded", "rolled-back", "boot-partition-unreadable", "nothing-runs", "empty"])
+    ([deployment("1.0", "booted", "default", reset="etc")], "1.0"),
+    ([deployment("1.1", "staged"), deployment("1.0", "booted", "default", reset="etc")], "1.1"),
+], ids=["settled", "staged", "only-downloaded", "rolled-back", "boot-partition-unreadable", "nothing-runs", "empty",
+        "reset", "reset-with-staged"])
 def test_what_a_reboot_would_bring(deployments: list[DeploymentInfo], expected: str | None) -> None:
     found = status(*deployments).awaited()
     assert (found.version if found is not None else None) == expected
@@ -58,6 +61,16 @@ def test_the_notice_names_what_boots_next_and_what_failed(tmp_path: Path) -> Non
     assert (tmp_path / "staged").read_text().startswith(back.deployments[1].id)
     assert (tmp_path / "motd").read_text().splitlines() == [
         "Version 1.0 is ready: it runs after the next reboot.", "The last upgrade failed: /sysroot is full"]
+
+
+def test_the_notice_of_a_reset(tmp_path: Path) -> None:
+    waiting = deployment("1.0", "booted", "default", reset="state")
+    Notices(str(tmp_path)).show(status(waiting))
+    assert (tmp_path / "staged").read_text() == waiting.id + "\n"
+    told = "The next reboot resets /etc and /var; 'bootcctl unstage' takes that back.\n"
+    assert (tmp_path / "motd").read_text() == told
+    Notices(str(tmp_path)).show(status(deployment("1.1", "staged"), waiting))
+    assert (tmp_path / "motd").read_text() == "Version 1.1 is ready: it runs after the next reboot.\n" + told
 
 
 def test_the_notice_says_what_the_machine_fell_back_from(tmp_path: Path) -> None:

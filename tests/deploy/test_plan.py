@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bootcd.deploy import plan
-from bootcd.deploy.facts import Entry, Facts, kept, kernel_names, spare, with_generations, without
+from bootcd.deploy.facts import Aside, Entry, Facts, kept, kernel_names, outlived, spare, with_generations, without
 from bootcd.deploy.plan import Action, Kernel
 from bootcd.deploy.records import Pin, Record, decode
 from bootcd.errors import EspFull, NoRollback, NothingStaged, Refused
@@ -219,6 +219,45 @@ def test_unstaging_leaves_no_entry_behind() -> None:
     assert what(plan.plan_unstage(facts(NOW, NEW))) == [f"remove-record {NEW.id}"]
     half = facts(NOW, NEW, entries=(Entry("half.conf", 3, NEW.short_id), entry(NOW)))
     assert what(plan.plan_unstage(half)) == ["remove-entry half.conf", f"remove-record {NEW.id}"]
+
+
+# --- resetting --------------------------------------------------------------------------------------------------------
+
+
+def test_a_reset_prepares_all_before_the_entry_and_exchanges_after_it() -> None:
+    made = plan.plan_reset(facts(NOW), NOW, "state", etc=5, var=6, tries=3)
+    assert actions(made) == ["prepare-reset", "write-entry", "reset", "set-generation", "remove-entry"]
+    args = {"id": NOW.id, "marked": NOW.id, "generation": 3, "etc": 5, "var": 6}
+    assert made.steps[0].args == made.steps[2].args == args
+    assert made.steps[1].args["tries"] == 3
+    assert plan.plan_reset(facts(NOW), NOW, "etc", etc=5, var=6, tries=3).steps[0].args["var"] is None
+
+
+def test_a_reset_is_about_what_boots_next() -> None:
+    made = plan.plan_reset(facts(NOW, NEW), NOW, "etc", etc=5, var=6, tries=3)
+    assert made.steps[0].args["id"] == NEW.id
+    made = plan.plan_reset(facts(NOW, record("new", locked=True)), NOW, "etc", etc=5, var=6, tries=3)
+    assert made.steps[0].args["id"] == NOW.id
+    with pytest.raises(Refused, match="whole"):
+        plan.plan_reset(facts(NOW, kernels={}), NOW, "etc", etc=5, var=6, tries=3)
+
+
+def test_a_reset_is_forgotten_by_name_only() -> None:
+    marked = record("now", 2, reset="etc")
+    assert actions(plan.plan_unstage(facts(marked), reset=True)) == ["save-record"]
+    with pytest.raises(NothingStaged):
+        plan.plan_unstage(facts(marked))
+    assert decode(back(facts(marked, OLD), OLD).steps[1].args["record"].encode(), "").reset == ""
+
+
+def test_what_a_reset_left_goes_when_something_newer_is_good() -> None:
+    left = frozenset({Aside(2), Aside(3, NOW.id), Aside(4)})
+    for health, expected in (("untried", []), ("bad", []), ("good", [Aside(2), Aside(3, NOW.id)])):
+        state = facts(record("now", 3, health=health), record("old", 1, health="good"), aside=left)
+        assert outlived(state) == expected
+        made, removals = plan.plan_collect(state, keep_previous=1)
+        assert actions(made).count("remove-aside") == len(expected)
+        assert [removal.kind for removal in removals].count("aside") == len(expected)
 
 
 # --- rolling back -----------------------------------------------------------------------------------------------------

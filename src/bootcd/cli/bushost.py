@@ -162,6 +162,9 @@ class BusHost:
     def kargs_reload(self) -> ChangeResult:
         return _result(ChangeResult, self._job("kargs reload", "ReloadKernelArguments", {}))
 
+    def reset(self, what: str, *, dry_run: bool = False) -> ChangeResult:
+        return _result(ChangeResult, self._job("reset", "Reset", what, {"dry-run": True} if dry_run else {}))
+
     def cleanup(self, *, dry_run: bool = False) -> CollectResult:
         options = self._options | ({"dry-run": True} if dry_run else {})
         return _result(CollectResult, self._job("cleanup", "Cleanup", options))

@@ -84,6 +84,10 @@ def unstage(options: Namespace) -> int:
     return change(options, lambda machine: machine.unstage())
 
 
+def reset(options: Namespace) -> int:
+    return change(options, lambda machine: machine.reset("state" if options.state else "etc", dry_run=options.dry_run))
+
+
 def finalize(options: Namespace) -> int:
     return change(options, lambda machine: machine.finalize())
 

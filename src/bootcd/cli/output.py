@@ -91,6 +91,8 @@ def deployment(info: DeploymentInfo) -> None:
     rows.append(("  staged", info.staged))
     if info.generation is not None:
         rows.append(("  generation", str(info.generation)))
+    if info.reset:
+        rows.append(("  reset", f"at shutdown: {'/etc' if info.reset == 'etc' else '/etc and /var'}"))
     if info.health != "untried":
         rows.append(("  health", f"{info.health}: {info.health_reason}" if info.health_reason else info.health))
     own = [one for one in info.kargs if one.owner not in ("bootcd", "image")]

@@ -56,7 +56,7 @@ def _properties(info: DeploymentInfo) -> dict[str, Any]:
     return {
         "Roles": list(info.roles), "Image": info.image, "Version": info.version, "Title": info.title,
         "ManifestDigest": info.manifest_digest, "Created": info.created, "StagedTime": info.staged,
-        "DownloadOnly": info.download_only, "Generation": info.generation or 0,
+        "DownloadOnly": info.download_only, "Reset": info.reset, "Generation": info.generation or 0,
         "Pins": [[pin.label, pin.time] for pin in info.pins],
         "Health": info.health, "HealthReason": info.health_reason, "BootType": info.boot_type,
         "BootDigest": info.boot_digest, "KernelVersion": info.kernel_version, "KernelOptions": info.options,

@@ -33,7 +33,12 @@ class Notices:
         info = status.awaited()
         if info is not None:
             version = line(info.version or info.id[:12])
-            texts = {"staged": f"{info.id}\n", "motd": f"Version {version} is ready: it runs after the next reboot.\n"}
+            ready = f"Version {version} is ready: it runs after the next reboot.\n"
+            texts = {"staged": f"{info.id}\n", "motd": ready if "booted" not in info.roles else ""}
+        reset = next((info.reset for info in status.deployments if info.reset), "")
+        if reset:
+            texts["motd"] += (f"The next reboot resets {'/etc' if reset == 'etc' else '/etc and /var'}; 'bootcctl "
+                              "unstage' takes that back.\n")
         left = next((info for info in status.deployments if info.id == status.fell_back_from), None)
         if left is not None:
             texts["motd"] += line(f"Version {left.version or left.id[:12]} does not work here, so an older one runs: "

@@ -43,6 +43,7 @@ VERBS: Mapping[str, Verb] = {
     "Pin": Verb("pin", "pin", positional=("deployment",)),
     "Unpin": Verb("unpin", "unpin", positional=("deployment",)),
     "Unstage": Verb("unstage", "unstage"),
+    "Reset": Verb("reset", "reset", positional=("what",), reads=lambda arguments: bool(arguments.get("dry_run"))),
     "Finalize": Verb("finalize", "finalize"),
     "AddKernelArguments": Verb("kargs add", "kargs_add", positional=("arguments",)),
     "RemoveKernelArguments": Verb("kargs remove", "kargs_remove", positional=("arguments",)),

@@ -24,6 +24,8 @@ from ..linux import files
 from ..linux.process import boot_id
 from ..store.ociimages import OciImages
 from ..store.repository import Repository
+from .facts import Aside
+from .fresh import FreshState
 from .generation import note_generation
 from .journal import Journal, Transaction
 from .localkargs import read_local_kargs
@@ -42,6 +44,7 @@ class Executor:
         self._esp = esp
         self._records = Records(sysroot.records)
         self._states = States(sysroot, repository)
+        self._fresh = FreshState(sysroot, repository)
         self._rejected = Rejected(sysroot.rejected)
         self._journal = Journal(sysroot.journal)
         self._reports: dict[str, EtcReport] = {}
@@ -60,6 +63,9 @@ class Executor:
             Action.REMOVE_KERNEL: self._remove_kernel,
             Action.REMOVE_STATE: self._remove_state,
             Action.RELEASE: self._release,
+            Action.PREPARE_RESET: self._prepare_reset,
+            Action.RESET: self._reset,
+            Action.REMOVE_ASIDE: self._remove_aside,
         }
 
     def run(self, plan: Plan) -> None:
@@ -181,6 +187,20 @@ class Executor:
 
     def _read_local_kargs(self, deployment_id: str) -> tuple[str, ...]:
         return read_local_kargs(self._sysroot.deployment(deployment_id) / "etc")
+
+    def _prepare_reset(self, id: str, marked: str, generation: int, etc: int, var: int | None) -> None:
+        new = self._fresh.prepare(id, etc, var)
+        self._records.save(_with_local_kargs(self._record(id), read_local_kargs(new)))
+
+    def _reset(self, id: str, marked: str, generation: int, etc: int, var: int | None) -> None:
+        self._fresh.take(id, generation, etc, var)
+        self._records.save(replace(self._record(id), reset="", health="untried", health_reason="",
+                                   etc_report=EtcReport()))
+        if marked != id:
+            self._records.save(replace(self._record(marked), reset=""))
+
+    def _remove_aside(self, id: str | None, generation: int) -> None:
+        self._fresh.remove(Aside(generation, id or ""))
 
     def _record(self, deployment_id: str) -> Record:
         record = self._records.load()[0].get(deployment_id)

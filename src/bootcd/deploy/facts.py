@@ -27,6 +27,15 @@ class Entry:
     kernel: str | None = None
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class Aside:
+    """State from before a reset: the /etc of deployment `id`, or the shared /var where that is empty, as it was until
+    generation `generation`."""
+
+    generation: int
+    id: str = ""
+
+
 @dataclass(frozen=True)
 class Facts:
     """The machine as it is.
@@ -35,7 +44,8 @@ class Facts:
     `partial` are those of them that an interrupted copy left incomplete, `foreign` those that entries of others name,
     `esp_free` is how many bytes more kernels may take there. `state`, `names` and `tags` are what exists for
     collection: state directories, image names and OCI tags of ours. `images` are the ids whose image is in the
-    repository, `damaged` those whose record cannot be read.
+    repository, `damaged` those whose record cannot be read. `aside` is the state that resets have left and that no
+    running system is in.
     """
 
     records: Mapping[str, Record]
@@ -51,6 +61,7 @@ class Facts:
     tags: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
     damaged: frozenset[str] = frozenset()
+    aside: frozenset[Aside] = frozenset()
 
     def deployed(self) -> list[Record]:
         """Deployments with an entry, in the order in which the loader tries them."""
@@ -73,6 +84,11 @@ class Facts:
         """The deployment that waits to be finalized; the newer one, should a replacement have stopped half-way."""
         waiting = [record for record in self.records.values() if record.generation is None]
         return max(waiting, key=lambda record: record.staged, default=None)
+
+    @property
+    def resetting(self) -> Record | None:
+        """The record that says that the next finalize makes state anew."""
+        return next((record for record in self.records.values() if record.reset), None)
 
     @property
     def default(self) -> Record | None:
@@ -169,6 +185,12 @@ def kept(facts: Facts, keep_previous: int) -> dict[str, str]:
     for record in previous[:keep_previous]:
         keep(record, "previous")
     return reasons
+
+
+def outlived(facts: Facts) -> list[Aside]:
+    """State from before resets that may go: a deployment that came after it, or with it, is known to be good."""
+    good = max((record.generation or 0 for record in facts.records.values() if record.health == "good"), default=0)
+    return sorted(aside for aside in facts.aside if aside.generation <= good)
 
 
 def spare(facts: Facts, coming: str = "") -> list[Record]:

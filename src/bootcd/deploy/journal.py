@@ -43,6 +43,10 @@ def _number(value: Any) -> bool:
     return type(value) is int and value >= 0
 
 
+def _number_or_none(value: Any) -> bool:
+    return value is None or _number(value)
+
+
 def _id_or_none(value: Any) -> bool:
     return value is None or _id(value)
 
@@ -53,6 +57,8 @@ def _files(value: Any) -> bool:
         for file in value.values())
 
 
+_RESET: dict[str, Callable[[Any], bool]] = {
+    "id": _id, "marked": _id, "generation": _number, "etc": _number, "var": _number_or_none}
 _ARGS: dict[Action, dict[str, Callable[[Any], bool]]] = {
     Action.HOLD: {"id": _id, "manifest": _text},
     Action.REJECT: {"manifest": _text, "reason": _text, "time": _text},
@@ -66,6 +72,9 @@ _ARGS: dict[Action, dict[str, Callable[[Any], bool]]] = {
     Action.REMOVE_RECORD: {"id": _id},
     Action.REMOVE_KERNEL: {"name": _text},
     Action.REMOVE_STATE: {"id": _id},
+    Action.PREPARE_RESET: _RESET,
+    Action.RESET: _RESET,
+    Action.REMOVE_ASIDE: {"id": _id_or_none, "generation": _number},
 }
 _RELEASE: dict[str, Callable[[Any], bool]] = {"id": _text, "manifest": _text}
 

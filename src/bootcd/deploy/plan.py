@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..errors import EspFull, NoRollback, NothingStaged, Refused
-from .facts import Facts, kept, kernel_names, kernels_of_others, spare
+from .facts import Facts, kept, kernel_names, kernels_of_others, outlived, spare
 from .records import OwnKargs, Record, Trial, encode
 
 _LAST_GENERATION = 10**10 - 1
@@ -39,6 +39,9 @@ class Action(StrEnum):
     REMOVE_KERNEL = "remove-kernel"
     REMOVE_STATE = "remove-state"
     RELEASE = "release"
+    PREPARE_RESET = "prepare-reset"
+    RESET = "reset"
+    REMOVE_ASIDE = "remove-aside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class Plan:
 @dataclass(frozen=True, slots=True)
 class Removal:
     """Something that nothing refers to any more, and why it may go. `kind` is one of deployment, entry, kernel, state,
-    image name, tag."""
+    image name, tag, aside."""
 
     kind: str
     name: str
@@ -144,13 +147,34 @@ def plan_finalize(facts: Facts, *, tries: int, merge: bool) -> Plan:
     return Plan("finalize", tuple(steps))
 
 
+def plan_reset(facts: Facts, marked: Record, what: str, *, etc: int, var: int, tries: int) -> Plan:
+    """Let what boots next have /etc as its image has it and, when `what` is "state", /var as well.
+
+    The old ones are kept aside under the new generation. `etc` and `var` are the inode numbers of those that are there
+    now, so that a step that is done twice can tell whether they have changed places already. `marked` is the record
+    that asks for it. The entry comes before the exchange, which needs no room any more and cannot be undone; it counts
+    boots, since nobody knows whether the deployment comes up that way.
+    """
+    target = facts.next
+    if target is None or not facts.has_kernel(target):
+        raise Refused("nothing that could boot next is whole, so nothing is reset",
+                      advice="'bootcctl fsck --repair' mends what can be mended.")
+    promoted = _promote(facts, target, tries)
+    entry = next(step for step in promoted if step.action is Action.WRITE_ENTRY)
+    args = {"id": target.id, "marked": marked.id, "generation": entry.args["generation"], "etc": etc,
+            "var": var if what == "state" else None}
+    after = promoted.index(entry) + 1
+    return Plan("reset", (Step(Action.PREPARE_RESET, args), *promoted[:after], Step(Action.RESET, args),
+                          *promoted[after:]))
+
+
 def plan_rollback(facts: Facts, target: Record, *, tries: int, time: str) -> Plan:
     """Make an existing deployment the default one by a new generation; its old entries go afterwards.
 
     The image of a newer default is noted as rejected at `time` (ISO 8601 in UTC), which is part of the transaction,
-    since an upgrade would take it again otherwise. A staged deployment is locked, or the next shutdown would undo the
-    rollback. A target that never booted well counts its boots anew. Raises Refused when the target is the default
-    already, is only staged, or lacks something that it needs to boot.
+    since an upgrade would take it again otherwise. A staged deployment is locked, and a reset forgotten, or the next
+    shutdown would undo the rollback. A target that never booted well counts its boots anew. Raises Refused when the
+    target is the default already, is only staged, or lacks something that it needs to boot.
     """
     if target.generation is None:
         raise Refused(f"deployment {target.short_id} is only staged",
@@ -171,6 +195,7 @@ def plan_rollback(facts: Facts, target: Record, *, tries: int, time: str) -> Pla
             left.generation or 0) > target.generation:
         reason = f"rolled back from version {left.version or left.short_id}"
         steps.append(Step(Action.REJECT, {"manifest": left.manifest_digest, "reason": reason, "time": time}))
+    steps += _forget_reset(facts)
     return Plan("rollback", (*steps, *_promote(facts, target, _tries(facts, target, tries))))
 
 
@@ -230,12 +255,16 @@ def plan_settle(facts: Facts, record: Record, *, good: bool) -> Plan:
     return Plan("kargs", tuple(steps))
 
 
-def plan_unstage(facts: Facts) -> Plan:
-    """Forget the staged deployment; what only it needed is left to collection. Raises NothingStaged."""
+def plan_unstage(facts: Facts, *, reset: bool = False) -> Plan:
+    """Forget the staged deployment, and with `reset` a reset that waits; what only the deployment needed is left to
+    collection. Raises NothingStaged."""
     staged = facts.staged
-    if staged is None:
+    steps = _forget_reset(facts) if reset else []
+    if staged is not None:
+        steps += _drop(facts, staged, "unstaged")
+    if not steps:
         raise NothingStaged("no deployment is staged")
-    return Plan("unstage", tuple(_drop(facts, staged, "unstaged")))
+    return Plan("unstage", tuple(steps))
 
 
 def plan_drop(facts: Facts, record: Record) -> Plan:
@@ -299,6 +328,11 @@ def plan_collect(facts: Facts, *, keep_previous: int) -> tuple[Plan, list[Remova
         collect("image name", name, Step(Action.RELEASE, {"id": name}))
     for name in sorted(facts.tags - manifests):
         collect("tag", name, Step(Action.RELEASE, {"manifest": name}))
+    for aside in outlived(facts):
+        why = "what was reset has proven itself without it"
+        steps.append(Step(Action.REMOVE_ASIDE, {"id": aside.id or None, "generation": aside.generation}, why))
+        name = f"/etc of {aside.id[:12]}" if aside.id else "/var"
+        removals.append(Removal("aside", f"{name} before generation {aside.generation}", why))
     return Plan("collect", tuple(steps)), removals
 
 
@@ -311,6 +345,10 @@ def _install(record: Record, kernel: Kernel) -> list[Step]:
 
 def _save(record: Record) -> Step:
     return Step(Action.SAVE_RECORD, {"record": encode(record).decode("utf-8", "surrogateescape")})
+
+
+def _forget_reset(facts: Facts) -> list[Step]:
+    return [_save(replace(record, reset="")) for record in facts.records.values() if record.reset]
 
 
 def _tries(facts: Facts, record: Record, tries: int) -> int:

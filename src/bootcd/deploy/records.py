@@ -23,6 +23,7 @@ from ..linux import files
 SCHEMA = 1
 MAX_TEXT = 256
 """Characters of what an image says about itself that a record takes."""
+RESETS = ("", "etc", "state")
 _ID = re.compile(r"[0-9a-f]{64}|[0-9a-f]{128}")
 _MAX_SIZE = 1 << 20
 _MAX_GENERATION = 10**10 - 1  # as many as the name of a boot entry holds
@@ -136,6 +137,8 @@ class Record:
     promoted_in: str = ""
     """The boot during which it got its generation: what that boot had started from was decided before."""
     etc_report: EtcReport = EtcReport()
+    reset: str = ""
+    """What of the state of the next to boot the next finalize makes anew: etc, or state, which is /etc and /var."""
     locked: bool = False
     """Staged by --download-only: finalize leaves it alone until an upgrade asks for it."""
     trials: tuple[Trial, ...] = ()
@@ -234,6 +237,8 @@ def decode(data: bytes, where: str) -> Record:
     values["locked"] = _typed(document.pop("locked", False), bool, f"{where}: locked")
     if not is_id(values["id"]):
         raise RecordError(f"{where}: id: expected 64 or 128 hex digits")
+    if values["reset"] not in RESETS:
+        raise RecordError(f"{where}: reset: expected one of {', '.join(RESETS[1:])}")
     return Record(**values, generation=generation, pins=tuple(pins), extra=document)
 
 

@@ -47,7 +47,7 @@ def deployment(facts: Facts, record: Record) -> DeploymentInfo:
         boot_type=record.boot_type, boot_digest=record.boot_digest,
         kernel_version=record.kernel_version, options=record.options_with(own), verification=record.verification,
         etc=etc_changes(record.etc_report),
-        download_only=record.locked, policy=record.policy, signed_by=record.signed_by,
+        download_only=record.locked, reset=record.reset, policy=record.policy, signed_by=record.signed_by,
         kargs=kargs(record, own), kargs_on_trial=own != record.own,
     )
 

@@ -151,6 +151,14 @@ class DirectHost:
 
         return self._recorded("unstage", lambda: keep.unstage(self._machine))
 
+    def reset(self, what: str, *, dry_run: bool = False) -> ChangeResult:
+        from . import reset
+
+        def work() -> ChangeResult:
+            return reset.reset(self._machine, what, dry_run=dry_run)
+
+        return work() if dry_run else self._recorded("reset", work)
+
     def cleanup(self, *, dry_run: bool = False) -> CollectResult:
         from . import collect
 

@@ -77,6 +77,9 @@ def _default(session: Session, facts: Facts) -> Explanation:
     if facts.staged is not None:
         found.append(Reason("deployment", facts.staged.id, "staged", "it is only downloaded, until 'bootcctl upgrade'"
                             if facts.staged.locked else "the next shutdown makes it the default"))
+    if facts.resetting is not None and facts.next is not None:
+        found.append(Reason("deployment", facts.next.id, "reset", "the next shutdown makes its "
+                            f"{'/etc' if facts.resetting.reset == 'etc' else '/etc and /var'} anew"))
     warnings = entries.config_warnings(entries.read_config(session.esp)) + read_variables().warnings()
     found += [Reason("setting", "", "overrides", warning) for warning in warnings]
     if not order:

@@ -84,7 +84,11 @@ class Host(Protocol):
         """Take one pin off, or all."""
 
     def unstage(self) -> ChangeResult:
-        """Forget the staged deployment."""
+        """Forget the staged deployment, and a reset that waits for the shutdown."""
+
+    def reset(self, what: str, *, dry_run: bool = False) -> ChangeResult:
+        """Give what boots next `etc` as its image has it, or `state`: /etc, and /var as at installation. The old ones
+        are kept aside until the deployment has proven itself."""
 
     def cleanup(self, *, dry_run: bool = False) -> CollectResult:
         """Remove what the keep policy does not keep and nothing refers to."""

@@ -32,6 +32,8 @@ def rollback(machine: Machine, name: str | None) -> ChangeResult:
         staged = after.staged
         waits = "" if staged is None else (f" Deployment {staged.short_id} stays staged, but is not finalized "
                                            "before 'bootcctl upgrade' asks for it.")
+        if facts.resetting is not None:
+            waits += " The reset that waited for the shutdown is forgotten."
         return ChangeResult("deployed", f"Deployment {target.short_id}{version} boots next.{waits}",
                             describe.deployment(after, after.records[target.id]))
 
@@ -79,9 +81,11 @@ def unstage(machine: Machine) -> ChangeResult:
     with change(machine) as session:
         facts = session.facts()
         staged = facts.staged
-        if staged is None and session.completed is not None and session.completed.verb == "unstage":
+        if staged is None and facts.resetting is None and session.completed is not None and (
+                session.completed.verb == "unstage"):
             return ChangeResult("unstaged", "No deployment is staged any more; 'bootcctl cleanup' frees the space.")
-        session.run(plan.plan_unstage(facts))
-        assert staged is not None
+        session.run(plan.plan_unstage(facts, reset=True))
+        if staged is None:
+            return ChangeResult("unstaged", "The reset that waited for the shutdown is forgotten.")
         return ChangeResult("unstaged", f"Deployment {staged.short_id} is no longer staged; "
                             f"'bootcctl cleanup' frees its space.{describe.dropped_kargs(facts, staged)}")

@@ -72,6 +72,8 @@ class DeploymentInfo:
     verification: str
     etc: EtcChanges
     download_only: bool = False
+    reset: str = ""
+    """What the next shutdown makes anew for the deployment that boots next: etc, state (/etc and /var), or nothing."""
     policy: str = ""
     """The file and the scope in it that let the image in; empty when no policy was asked."""
     signed_by: tuple[str, ...] = ()
@@ -173,12 +175,14 @@ class Status:
 
     def awaited(self) -> DeploymentInfo | None:
         """The deployment that a reboot would bring: another one than the running one boots next, or will after
-        shutdown. None where nothing of this installation runs."""
+        shutdown, or the same with its state made anew. None where nothing of this installation runs."""
         booted, staged, default = (self.with_role(role) for role in ("booted", "staged", "default"))
         if booted is None:
             return None
         if staged is not None and not staged.download_only:
             return staged
+        if default is not None and any(info.reset for info in self.deployments):
+            return default
         # Where the boot partition cannot be read, nothing is known to be the default.
         return default if default is not None and default.id != booted.id else None
 
@@ -256,9 +260,9 @@ class CollectResult:
 
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
-    """What a request did to the deployments. `outcome` is one of unchanged, staged, deployed, unstaged, pinned,
-    unpinned, changed, rejected, started, good; of a boot that failed stay, reboot or rollback. `reboot` is what was
-    asked of systemd afterwards: reboot, soft-reboot, or nothing."""
+    """What a request did to the deployments. `outcome` is one of unchanged, planned, staged, deployed, unstaged,
+    pinned, unpinned, changed, rejected, started, good; of a boot that failed stay, reboot or rollback. `reboot` is
+    what was asked of systemd afterwards: reboot, soft-reboot, or nothing."""
 
     outcome: str
     message: str

@@ -12,6 +12,7 @@ from ..boot.esp import Esp
 from ..config import Config
 from ..deploy.execute import Executor
 from ..deploy.facts import Facts, with_generations
+from ..deploy.fresh import FreshState
 from ..deploy.generation import last_generation
 from ..deploy.plan import Action, Plan
 from ..deploy.records import Records
@@ -89,6 +90,7 @@ class Session:
             esp_free=self.esp.free_for_kernels(),
             images=frozenset(name for name in records if self.repository.images.has(bytes.fromhex(name))),
             damaged=frozenset(stems - records.keys()),
+            aside=FreshState(self.machine.sysroot, self.repository).asides(),
             state=States(self.machine.sysroot, self.repository).ids(),
             names=frozenset(name.removeprefix(IMAGE_REF_PREFIX) for name in names if name.startswith(IMAGE_REF_PREFIX)),
             tags=frozenset(tag.removeprefix(TAG_PREFIX) for tag in self.images.tags() if tag.startswith(TAG_PREFIX)),

@@ -21,7 +21,7 @@ from ..linux import files
 from ..model import ImageReference
 from ..registry.sources import FetchedManifest, Source
 from ..store.repository import Repository
-from . import collect, compose, describe, etc, room
+from . import collect, compose, describe, etc, reset, room
 from .admit import admit
 from .downgrade import downgrade
 from .machine import Machine
@@ -160,11 +160,12 @@ def switch(machine: Machine, image: str, *, download_only: bool, allow_untried: 
 
 
 def finalize(machine: Machine) -> ChangeResult:
-    """Make the staged deployment the default. A deployment that was only downloaded stays as it is."""
+    """Make the staged deployment the default, and do the reset that was asked for. A deployment that was only
+    downloaded stays as it is."""
     with change(machine) as session:
         facts = session.facts()
         staged = facts.staged
-        if staged is not None and staged.locked:
+        if staged is not None and staged.locked and facts.resetting is None:
             return ChangeResult("unchanged", f"Deployment {staged.short_id} is only downloaded; 'bootcctl upgrade' "
                                 "makes it boot.", describe.deployment(facts, staged))
         return _finalize(session, facts, None)
@@ -278,7 +279,7 @@ def _renew(
     own = known.own if known in (facts.current, facts.default) else replace(
         record.own, local=describe.local_kargs(session.machine.sysroot, facts, known))
     renewed = replace(record, generation=known.generation, staged=known.staged, etc_report=known.etc_report, own=own,
-                      trials=known.trials)
+                      trials=known.trials, reset=known.reset)
     what = plan.plan_renew(facts, renewed, kernel, tries=session.config.boot_tries)
     session.esp.clean()
     session.run(what)
@@ -302,6 +303,8 @@ def _activate(session: Session, facts: Facts, staged: Record, stats: PullStats |
 
 
 def _finalize(session: Session, facts: Facts, stats: PullStats | None) -> ChangeResult:
+    if facts.resetting is not None:
+        return reset.carry_out(session, facts, facts.resetting, stats)
     staged = facts.staged
     session.run(plan.plan_finalize(facts, tries=session.config.boot_tries, merge=facts.booted is not None))
     assert staged is not None

@@ -49,9 +49,10 @@ from .machine import Machine
 from .resultjson import from_json, to_json
 from .results import LastResult
 
-VERBS = frozenset({"status", "explain", "check", "upgrade", "switch", "rollback", "pin", "unpin", "unstage", "finalize",
-                   "boot_complete", "cleanup", "fsck", "image_pull", "image_list", "image_inspect", "image_remove",
-                   "image_verify", "kargs_show", "kargs_add", "kargs_remove", "kargs_replace", "kargs_reload"})
+VERBS = frozenset({"status", "explain", "check", "upgrade", "switch", "rollback", "pin", "unpin", "unstage", "reset",
+                   "finalize", "boot_complete", "cleanup", "fsck", "image_pull", "image_list", "image_inspect",
+                   "image_remove", "image_verify", "kargs_show", "kargs_add", "kargs_remove", "kargs_replace",
+                   "kargs_reload"})
 """What may be asked. Mounting is not among them: nobody else would see the mount."""
 
 GO_WAIT = 3.0
