@@ -14,7 +14,7 @@ _bootcctl() {
         [.composefs.]='mkfs dump measure'
     ) options=(
         [.]='-h --help --version --sysroot --esp --config --quiet -q --debug'
-        [.status.]='-h --help --json'
+        [.status.]='-h --help --json --format'
         [.list.]='-h --help --json'
         [.explain.]='-h --help --json'
         [.upgrade.]='-h --help --check --download-only --apply --soft-reboot --allow-rejected --allow-untried --allow-downgrade --background --json'

@@ -69,6 +69,7 @@ complete -c bootcctl -n '__bootcctl_at ' -l quiet -s q -d 'no progress, only res
 complete -c bootcctl -n '__bootcctl_at ' -l debug -d 'log what is done; show where an error comes from'
 complete -c bootcctl -n '__bootcctl_at status' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at status' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at status' -l format -r -a 'text json bootc-v1' -d 'bootc-v1 is what \'bootc status --json\' prints (default: text)'
 complete -c bootcctl -n '__bootcctl_at list' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at list' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at explain' -s h -l help -d 'show this help message and exit'

@@ -501,7 +501,8 @@ _bootcctl_list() {
 _bootcctl_status() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
-        '--json[print the result as JSON]'
+        '--json[print the result as JSON]' \
+        '--format[bootc-v1 is what '\''bootc status --json'\'' prints (default\: text)]:value:(text json bootc-v1)'
 }
 
 _bootcctl() {

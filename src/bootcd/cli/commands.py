@@ -20,8 +20,16 @@ NO_UPDATE = 77
 def status(options: Namespace) -> int:
     with host(options) as machine:
         result = machine.status()
-        running = None if options.json else getattr(machine, "running", lambda: None)()
-    output.emit_json(result) if options.json else output.status(result, running)
+        as_text = options.format == "text" and not options.json
+        running = getattr(machine, "running", lambda: None)() if as_text else None
+    if options.format == "bootc-v1":
+        from . import bootc_output
+
+        output.emit_json(bootc_output.document(result, bootc_output.Machine.current()))
+    elif as_text:
+        output.status(result, running)
+    else:
+        output.emit_json(result)
     return 0
 
 

@@ -40,7 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
         return made.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
 
     status = verb("status", "commands:status", "show the deployments, what boots next and which checks hold")
-    _json(status)
+    how = status.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print the result as JSON")
+    how.add_argument("--format", choices=("text", "json", "bootc-v1"), default="text",
+                     help="bootc-v1 is what 'bootc status --json' prints (default: %(default)s)")
     listing = verb("list", "commands:list_deployments", "list the deployments, one line each")
     _json(listing)
 
