@@ -4,7 +4,7 @@ _bootcctl() {
     local current=${COMP_WORDS[COMP_CWORD]} path=. word index skip= kind=
     local -a given=() global=() kinds=()
     local -A verbs=(
-        [.]='status list explain upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor install health etc kargs image container composefs'
+        [.]='status list explain upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor adopt install health etc kargs image container composefs'
         [.install.]='to-filesystem to-disk'
         [.health.]='show check'
         [.etc.]='diff report reset rules'
@@ -31,6 +31,7 @@ _bootcctl() {
         [.cleanup.]='-h --help --dry-run -n --background --json'
         [.fsck.]='-h --help --repair --metadata-only --background --json'
         [.monitor.]='-h --help --json'
+        [.adopt.]='-h --help --dry-run -n --json'
         [.install.]='-h --help'
         [.install.to-filesystem.]='-h --help --karg --json'
         [.install.to-disk.]='-h --help --wipe --dry-run -n --image-size --filesystem --encrypt --esp-size --root-size --karg --root-ssh-authorized-keys --json'

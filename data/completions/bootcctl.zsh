@@ -370,6 +370,13 @@ _bootcctl_install() {
     esac
 }
 
+_bootcctl_adopt() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '(--dry-run -n)'{--dry-run,-n}'[only tell what would be adopted]' \
+        '--json[print the result as JSON]'
+}
+
 _bootcctl_monitor() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -540,6 +547,7 @@ _bootcctl() {
                 'cleanup:remove what the keep policy does not keep and nothing refers to'
                 'fsck:check every object, stream and image'
                 'monitor:follow what the daemon does, until Ctrl-C'
+                'adopt:take over a machine that bootc has installed with composefs'
                 'install:make the first deployment'
                 'health:whether deployments work here\: verdicts, and the checks that they come from'
                 'etc:explain /etc\: what differs from the image, what the merge decided, the way back'
@@ -568,6 +576,7 @@ _bootcctl() {
                 cleanup) _bootcctl_cleanup ;;
                 fsck) _bootcctl_fsck ;;
                 monitor) _bootcctl_monitor ;;
+                adopt) _bootcctl_adopt ;;
                 install) _bootcctl_install ;;
                 health) _bootcctl_health ;;
                 etc) _bootcctl_etc ;;

@@ -20,7 +20,7 @@ exit status, so that a script can test for "no space" without knowing which file
     ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge
     ├── RepositoryError       10   RepositoryTooNew, RepositoryConflict, RepositoryDamaged
     ├── Refused               11   NothingStaged, NotProven, NoRollback, TargetInUse, DeviceInUse, DeviceNotEmpty,
-    │                              RegistryBlocked, SoftRebootImpossible, RebootRefused
+    │                              NotAdoptable, RegistryBlocked, SoftRebootImpossible, RebootRefused
     ├── AccessError           12   ReadOnly, PermissionDenied
     ├── Unsupported           13   the kernel or file system lacks what is needed
     ├── EtcConflict           14   /etc cannot be merged without a decision
@@ -273,6 +273,10 @@ class DeviceInUse(Refused, advice="Unmount, detach or stop what uses it, or choo
 
 class DeviceNotEmpty(Refused, advice="--wipe erases all of it; --dry-run shows what that is."):
     """The disk holds something, and nobody said that it may go."""
+
+
+class NotAdoptable(Refused, advice="Nothing was changed: the machine boots as before, and bootc can go on."):
+    """What bootc has left cannot be adopted."""
 
 
 class RegistryBlocked(Refused, advice="Whoever runs this machine blocked it; bootcd-registries(5) explains the file."):

@@ -93,3 +93,6 @@ IMAGE_REF_PREFIX = "bootcd/"
 
 TAG_PREFIX = "localhost/bootcd-"
 """`streams/refs/oci/localhost%2Fbootcd-<manifest digest>` keeps its manifest, config and layers."""
+
+BOOTC_TAG_PREFIX = "localhost/bootc-"
+"""The same of bootc, before the manifest digest; gone when its deployments are adopted."""

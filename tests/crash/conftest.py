@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from crash.program import Program, copy, fast_directory, publish
+from kit.bootc import image, install_as_bootc
 from kit.images import File
 from kit.os_images import base_layer, os_image
 
@@ -146,6 +147,11 @@ class Worlds:
         (found,) = (etc for etc in (path / "sysroot/state/deploy").glob("*/etc")
                     if (etc / "version.conf").read_text() == f"version = {version}\n")
         return found
+
+    def _bootc(self, path: Path) -> None:
+        """bootc has installed 1.0 and upgraded to 1.1, each with its own kernel."""
+        install_as_bootc(path, image("1.0"), image("1.1", kernel=b"kernel of 1.1"))
+        self._foreign(path)
 
     def _foreign(self, path: Path) -> None:
         for name, content in (("loader/entries/foreign.conf", b"title Foreign\nlinux /foreign/vmlinuz\n"),

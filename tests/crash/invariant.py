@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bootcd.boot.kargs import find_kargs
+from bootcd.formats.bls import BootEntry, EntryName, sort_entries
 from bootcd.store.repository import Repository
 from crash.program import Program, snapshot
 
@@ -24,6 +26,8 @@ class Before:
     var: dict[str, str]
     warnings: list[str]
     reset: bool = False
+    bootc: str | None = None
+    """What boots next by an entry of bootc."""
 
 
 def look(program: Program, world: Path, *, pinned: bool = True, reset: bool = False) -> Before:
@@ -36,6 +40,7 @@ def look(program: Program, world: Path, *, pinned: bool = True, reset: bool = Fa
         {info["id"]: snapshot(world / "sysroot/state/deploy" / info["id"] / "etc") for info in deployments
          if "staged" not in info["roles"]},
         foreign_files(world), snapshot(world / "sysroot/state/os"), status["warnings"], reset,
+        None if deployments else boots(world),
     )
 
 
@@ -54,6 +59,8 @@ def check(program: Program, world: Path, before: Before) -> None:
     if before.default is not None:
         default = next(info for info in infos.values() if "default" in info["roles"])
         check_bootable(world, default, before)
+    if before.bootc is not None:
+        assert boots(world) == before.bootc
     for pinned in before.pinned:
         assert infos[pinned]["pins"], "a pin is lost"
         check_bootable(world, infos[pinned], before)
@@ -68,6 +75,21 @@ def check(program: Program, world: Path, before: Before) -> None:
     if (world / "sysroot/composefs/meta.json").exists():
         done = program(world, "fsck")
         assert done.status == 0, done.out + done.err
+
+
+def boots(world: Path) -> str | None:
+    """The id that the first entry in the loader's order names, whoever wrote it; its kernel has to be there."""
+    found = []
+    for path in (world / "esp/loader/entries").glob("*.conf"):
+        if not path.name.startswith("foreign"):
+            found.append((EntryName.parse(path.name), BootEntry.parse(path.read_bytes())))
+    if not found:
+        return None
+    entry = sort_entries(found, lambda item: item)[0][1]
+    assert all((world / "esp" / file).stat().st_size for file in entry.files)
+    (karg,) = find_kargs(entry.options)
+    assert (world / "sysroot/state/deploy" / karg.digest.hex() / "etc/version.conf").is_file()
+    return karg.digest.hex()
 
 
 def _is_old(directory: Path, before: dict[str, str], prefix: str) -> bool:

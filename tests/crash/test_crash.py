@@ -54,6 +54,7 @@ SCENARIOS = {
     "kargs-given-up": Scenario("given_up", ("boot-complete",)),
     "reset-etc": Scenario("old", ("reset", "--etc"), reset=True),
     "reset-state": Scenario("staged", ("reset", "--state"), reset=True),
+    "adopt": Scenario("bootc", ("adopt",)),
     "unstage": Scenario("staged", ("unstage",), frozenset({Refused.exit_status})),
     "cleanup": Scenario("cluttered", ("cleanup",)),
     "stage": Scenario("running", ("upgrade",)),

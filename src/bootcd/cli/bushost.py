@@ -212,6 +212,9 @@ class BusHost:
     def etc_rules(self, path: str | None = None) -> EtcRules:
         return self._direct().etc_rules(path)
 
+    def adopt(self, *, dry_run: bool = False) -> ChangeResult:
+        return self._direct().adopt(dry_run=dry_run)
+
     def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
         return self._direct().install(image, kargs=kargs)
 

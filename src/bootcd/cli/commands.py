@@ -100,6 +100,10 @@ def finalize(options: Namespace) -> int:
     return change(options, lambda machine: machine.finalize())
 
 
+def adopt(options: Namespace) -> int:
+    return change(options, lambda machine: machine.adopt(dry_run=options.dry_run), direct=True)
+
+
 def install(options: Namespace) -> int:
     return change(options, lambda machine: machine.install(options.image, kargs=options.karg), direct=True)
 

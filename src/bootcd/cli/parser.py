@@ -115,6 +115,10 @@ def build_parser() -> argparse.ArgumentParser:
     monitor = verb("monitor", "monitor:monitor", "follow what the daemon does, until Ctrl-C")
     monitor.add_argument("--json", action="store_true", help="print each event as a JSON object on a line of its own")
 
+    adopt = verb("adopt", "commands:adopt", "take over a machine that bootc has installed with composefs")
+    adopt.add_argument("--dry-run", "-n", action="store_true", help="only tell what would be adopted")
+    _json(adopt)
+
     install = group("install", "make the first deployment")
     filesystem = verb("to-filesystem", "commands:install", "install into --sysroot, with the ESP at --esp", install)
     filesystem.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)

@@ -13,13 +13,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from ..boot import entries, kernels
+from ..boot import bootc, entries, kernels
 from ..boot.esp import Esp
 from ..boot.kargs import check_length
 from ..boot.loader import read_variables
 from ..errors import BootcdError, DeploymentNotFound, NoSpace
 from ..formats.bls import EntryName
-from ..layout import IMAGE_REF_PREFIX, TAG_PREFIX, Sysroot
+from ..layout import BOOTC_TAG_PREFIX, IMAGE_REF_PREFIX, TAG_PREFIX, Sysroot
 from ..linux import files
 from ..linux.process import boot_id
 from ..store.ociimages import OciImages
@@ -29,7 +29,7 @@ from .fresh import FreshState
 from .generation import note_generation
 from .journal import Journal, Transaction
 from .localkargs import read_local_kargs
-from .plan import INLINE, Action, Plan, Step
+from .plan import INLINE, SWITCHING, Action, Plan, Step
 from .records import EtcReport, Record, Records, decode
 from .rejected import Rejected, Rejection
 from .state import States
@@ -66,6 +66,9 @@ class Executor:
             Action.PREPARE_RESET: self._prepare_reset,
             Action.RESET: self._reset,
             Action.REMOVE_ASIDE: self._remove_aside,
+            Action.ADD_ENTRY: self._add_entry,
+            Action.REMOVE_FOREIGN: self._remove_foreign,
+            Action.RELEASE_FOREIGN: self._release_foreign,
         }
 
     def run(self, plan: Plan) -> None:
@@ -99,7 +102,7 @@ class Executor:
                 index += 1
                 self._note(Transaction(transaction.plan, index))
         except BootcdError:
-            if again or not any(step.action is Action.WRITE_ENTRY for step in steps[:index]):
+            if again or not any(step.action in SWITCHING for step in steps[:index]):
                 self._journal.clear()
             raise
         self._journal.clear()
@@ -149,17 +152,23 @@ class Executor:
         self._records.save(decoded)
 
     def _write_entry(self, id: str, generation: int, tries: int) -> None:
-        record = self._record(id)
+        self._entry(self._record(id), generation, tries)
+
+    def _add_entry(self, record: str) -> None:
+        decoded = decode(record.encode("utf-8", "surrogateescape"), "journal")
+        self._entry(decoded, decoded.generation or 0, 0)
+
+    def _entry(self, record: Record, generation: int, tries: int) -> None:
         note_generation(self._sysroot.generation, generation)
         machine_id = entries.machine_id_for(entries.list_entries(self._esp), None)
         title, version = record.title or f"Linux {record.short_id}", record.version or None
         if record.boot_type == "uki":
             key = read_variables().uki_key
-            entry = entries.compose_uki(title, generation, version, id, key=key, machine_id=machine_id)
+            entry = entries.compose_uki(title, generation, version, record.id, key=key, machine_id=machine_id)
         else:
             options = record.options_at(generation)
             entry = entries.compose_kernel(title, generation, version, record.boot_digest, options, machine_id)
-        entries.write_entry(self._esp, entries.entry_name(generation, id, tries or None), entry)
+        entries.write_entry(self._esp, entries.entry_name(generation, record.id, tries or None), entry)
 
     def _set_generation(self, id: str, generation: int) -> None:
         record = self._record(id)
@@ -201,6 +210,12 @@ class Executor:
 
     def _remove_aside(self, id: str | None, generation: int) -> None:
         self._fresh.remove(Aside(generation, id or ""))
+
+    def _remove_foreign(self, path: str) -> None:
+        bootc.remove(self._esp, path)
+
+    def _release_foreign(self, manifest: str) -> None:
+        OciImages(self._repository).untag(BOOTC_TAG_PREFIX + manifest)
 
     def _record(self, deployment_id: str) -> Record:
         record = self._records.load()[0].get(deployment_id)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..boot.bootc import is_removable
 from ..errors import RecordError
 from ..linux import files
 from .plan import Action, Plan, Step
@@ -75,6 +76,9 @@ _ARGS: dict[Action, dict[str, Callable[[Any], bool]]] = {
     Action.PREPARE_RESET: _RESET,
     Action.RESET: _RESET,
     Action.REMOVE_ASIDE: {"id": _id_or_none, "generation": _number},
+    Action.ADD_ENTRY: {"record": _text},
+    Action.REMOVE_FOREIGN: {"path": lambda value: _text(value) and is_removable(value)},
+    Action.RELEASE_FOREIGN: {"manifest": _text},
 }
 _RELEASE: dict[str, Callable[[Any], bool]] = {"id": _text, "manifest": _text}
 

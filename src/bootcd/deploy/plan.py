@@ -42,6 +42,13 @@ class Action(StrEnum):
     PREPARE_RESET = "prepare-reset"
     RESET = "reset"
     REMOVE_ASIDE = "remove-aside"
+    ADD_ENTRY = "add-entry"
+    REMOVE_FOREIGN = "remove-foreign"
+    RELEASE_FOREIGN = "release-foreign"
+
+
+SWITCHING = frozenset({Action.WRITE_ENTRY, Action.ADD_ENTRY})
+"""What changes the menu of the boot loader: from then on nothing is taken back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..errors import NotBootable, PolicyError
 from ..formats import selabel
+from ..formats.origin import Origin
 from ..formats.tree import Directory, RegularFile
 from ..layout import Sysroot
 from ..linux import files
@@ -85,13 +86,9 @@ class States:
         """What bootc needs to adopt the deployment (its `.origin` file)."""
         transport, _, rest = record.image.partition(":") if record.image.startswith("oci") else ("registry", "", "")
         name = rest if rest else record.image
-        text = (
-            f"[origin]\ncontainer-image-reference=ostree-unverified-image:{transport}:{name}\n\n"
-            f"[boot]\nboot_type={record.boot_type}\ndigest={record.boot_digest}\n\n"
-            f"[image]\nmanifest_digest={record.manifest_digest}\n"
-        )
+        origin = Origin(f"{transport}:{name}", record.boot_type, record.boot_digest, record.manifest_digest)
         path = self._sysroot.deployment(record.id) / f"{record.id}.origin"
-        files.atomic_write(path, text.encode("utf-8", "surrogateescape"))
+        files.atomic_write(path, origin.format())
 
     def remove(self, deployment_id: str) -> None:
         """Remove a state directory. The shared /var is only linked to and stays."""

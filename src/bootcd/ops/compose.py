@@ -47,12 +47,13 @@ class Composed:
 
 
 @dataclass(frozen=True, slots=True)
-class _Boot:
-    """What to copy to the ESP, its boot digest, and the kernel arguments in a UKI."""
+class Boot:
+    """What to copy to the ESP, its boot digest; of a UKI the arguments in it, and the one that names the image."""
 
     kernel: Kernel
     digest: str
     sealed_kargs: str = ""
+    karg: str = ""
 
 
 def compose(
@@ -93,7 +94,7 @@ def compose(
         assert made is not None
         image, karg = made, kargs.karg_for(made, Version.V2, repository.algorithm, repository.secure)
     deployment_id = image.hex()
-    boot = _kernel(session, resources, deployment_id)
+    boot = boot_of_tree(session, resources, deployment_id)
     if resources.uki is not None and own.all:
         _sealed_arguments(session, own, first)
     record = Record(
@@ -108,7 +109,7 @@ def compose(
         title=clipped(release.title),
         created=clipped(offer.created),
         staged=now(),
-        requested_by=_user(),
+        requested_by=user(),
         kernel_version=clipped(resources.kver or ""),
         sealed_kargs=boot.sealed_kargs,
         image_kargs=tuple(image_kargs),
@@ -129,7 +130,7 @@ def verified(record: Record, admitted: Admitted) -> Record:
 def kernel_of_image(session: Session, record: Record) -> Kernel:
     """What an existing deployment boots from, found in its image again. Raises what reading a damaged image raises."""
     resources = find_boot_resources(session.images.tree(record.config_digest))
-    return _kernel(session, resources, record.id).kernel
+    return boot_of_tree(session, resources, record.id).kernel
 
 
 def _sealed_digest(session: Session, uki: Uki) -> kargs.ComposefsKarg | None:
@@ -157,22 +158,24 @@ def _mismatch(session: Session, uki: Uki, sealed: kargs.ComposefsKarg, own: byte
     return SealMismatch(f"{message}; compared with {where}: {'; '.join(map(str, found[:_MAX_SHOWN]))}{more}")
 
 
-def _kernel(session: Session, resources: BootResources, deployment_id: str) -> _Boot:
+def boot_of_tree(session: Session, resources: BootResources, deployment_id: str) -> Boot:
+    """What a deployment boots from, of what was found in the tree of its image. Raises SealMismatch, and what reading a
+    damaged image raises."""
     if resources.uki is not None:
         return _uki(session, resources.uki, deployment_id)
     return _pair(session, resources)
 
 
-def _pair(session: Session, resources: BootResources) -> _Boot:
+def _pair(session: Session, resources: BootResources) -> Boot:
     vmlinuz, initrd = resources.vmlinuz, resources.initrd
     assert vmlinuz is not None
     assert initrd is not None
     digest = kernels.boot_digest(_chunks(session, vmlinuz), _chunks(session, initrd))
     size = kernels.needed(session.esp, [vmlinuz.size, initrd.size])
-    return _Boot(Kernel(digest, size, {"vmlinuz": _source(vmlinuz), "initrd": _source(initrd)}), digest)
+    return Boot(Kernel(digest, size, {"vmlinuz": _source(vmlinuz), "initrd": _source(initrd)}), digest)
 
 
-def _uki(session: Session, uki: Uki, deployment_id: str) -> _Boot:
+def _uki(session: Session, uki: Uki, deployment_id: str) -> Boot:
     pe = Pe.parse(_mapped(session, uki.file), uki.name)
     # Of several digests the initrd goes by one, and that must be ours.
     named = kernels.uki_digest(pe, session.repository.algorithm)
@@ -185,7 +188,8 @@ def _uki(session: Session, uki: Uki, deployment_id: str) -> _Boot:
     size = kernels.needed(session.esp, [length for length, _ in contents.values()])
     addons = [Pe.parse(_mapped(session, addon), name) for name, addon in uki.addons.items()]
     sealed = [kargs.join_cmdline(one.text(".cmdline")) for one in (pe, *addons) if ".cmdline" in one.sections]
-    return _Boot(Kernel(f"{deployment_id}.efi", size, contents), kernels.uki_boot_digest(pe), " ".join(sealed))
+    return Boot(Kernel(f"{deployment_id}.efi", size, contents), kernels.uki_boot_digest(pe), " ".join(sealed),
+                str(named))
 
 
 def _mapped(session: Session, file: RegularFile) -> memoryview:
@@ -224,7 +228,8 @@ def _sealed_arguments(session: Session, own: OwnKargs, first: bool) -> None:
     session.progress.note(f"{what[0].upper()}{what[1:]}: {' '.join(own.all)} has no effect.")
 
 
-def _user() -> str:
+def user() -> str:
+    """Who asks."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -223,6 +223,14 @@ class DirectHost:
 
         return self._recorded("kargs reload", lambda: kargs.reload(self._machine))
 
+    def adopt(self, *, dry_run: bool = False) -> ChangeResult:
+        from . import adopt
+
+        def work() -> ChangeResult:
+            return adopt.adopt(self._machine, dry_run=dry_run)
+
+        return work() if dry_run else self._recorded("adopt", work)
+
     def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
         from . import update
 

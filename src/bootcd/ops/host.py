@@ -123,6 +123,9 @@ class Host(Protocol):
     def kargs_reload(self) -> ChangeResult:
         """Take what /etc/bootcd/kargs.d asks for by now."""
 
+    def adopt(self, *, dry_run: bool = False) -> ChangeResult:
+        """Make the deployments of bootc, which has installed this machine, those of bootcd."""
+
     def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
         """Make the first deployment in an empty place."""
 

@@ -260,9 +260,9 @@ class CollectResult:
 
 @dataclass(frozen=True, slots=True)
 class ChangeResult:
-    """What a request did to the deployments. `outcome` is one of unchanged, planned, staged, deployed, unstaged,
-    pinned, unpinned, changed, rejected, started, good; of a boot that failed stay, reboot or rollback. `reboot` is
-    what was asked of systemd afterwards: reboot, soft-reboot, or nothing."""
+    """What a request did to the deployments. `outcome` is one of unchanged, planned, staged, deployed, adopted,
+    unstaged, pinned, unpinned, changed, rejected, started, good; of a boot that failed stay, reboot or rollback.
+    `reboot` is what was asked of systemd afterwards: reboot, soft-reboot, or nothing."""
 
     outcome: str
     message: str

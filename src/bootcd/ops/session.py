@@ -14,7 +14,7 @@ from ..deploy.execute import Executor
 from ..deploy.facts import Facts, with_generations
 from ..deploy.fresh import FreshState
 from ..deploy.generation import last_generation
-from ..deploy.plan import Action, Plan
+from ..deploy.plan import SWITCHING, Plan
 from ..deploy.records import Records
 from ..deploy.state import States
 from ..errors import NoSpace
@@ -55,7 +55,7 @@ class Session:
 
     def run(self, plan: Plan) -> None:
         """Carry out a plan; one that writes a boot entry is not to be disturbed. Raises what a step raises."""
-        switches = any(step.action is Action.WRITE_ENTRY for step in plan.steps)
+        switches = any(step.action in SWITCHING for step in plan.steps)
         with self.machine.switching() if switches else nullcontext():
             self.executor.run(plan)
 

@@ -44,7 +44,7 @@ def status(machine: Machine) -> Status:
     warnings += [f"boot entry {entry.file_name} leads to no deployment that is known here; it is left alone"
                  for entry in facts.orphans()]
     if booted is not None and booted not in records:
-        warnings.append(f"the running deployment {booted[:12]} has no record")
+        warnings.append(f"the running deployment {booted[:12]} has no record; 'bootcctl adopt' takes over one of bootc")
     if records and not facts.entries:
         warnings.append("no boot entry leads to any deployment")
     unfinished = ""

@@ -175,7 +175,8 @@ def _tracked(facts: Facts) -> Record:
     """The deployment whose reference is followed. Raises Refused, DeploymentNotFound."""
     if facts.booted is not None and facts.booted not in facts.records:
         raise Refused(f"the running deployment {facts.booted[:12]} has no record: whose /etc shall be taken along?",
-                      advice="Boot a deployment that 'bootcctl list' shows, and upgrade from there.")
+                      advice="Boot a deployment that 'bootcctl list' shows, and upgrade from there; 'bootcctl adopt' "
+                      "takes over one of bootc.")
     record = facts.staged or facts.current
     if record is None:
         raise DeploymentNotFound("there is no deployment to upgrade from",
