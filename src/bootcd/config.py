@@ -32,6 +32,8 @@ class Config:
     """How many deployments are kept for rollback beside the booted, staged and pinned ones."""
     boot_tries: int = 3
     """How often the loader tries a new entry before it falls back; 0 turns boot counting off."""
+    boot_mirrors: tuple[str, ...] = ()
+    """Where boot partitions of further disks are mounted, which are kept equal to the first."""
     health_on_failure: str = "reboot"
     """What follows when the boot of a deployment fails that is not known to be good: reboot, rollback or stay."""
     health_check_timeout: int = 300

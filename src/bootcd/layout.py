@@ -57,6 +57,11 @@ class Sysroot:
         return self.own_state / "generation"
 
     @property
+    def missed(self) -> Path:
+        """Boot entries that a boot partition which is away still has to lose."""
+        return self.own_state / "missed-entries"
+
+    @property
     def rejected(self) -> Path:
         return self.own_state / "rejected.json"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from bootcd.boot import partitions
 from bootcd.config import Config
 from bootcd.errors import AccessError, EspFull, ImageNotFound, NotBootable, RootFull, SourceError, UsageError
 from bootcd.layout import Sysroot
@@ -147,8 +148,9 @@ def test_a_boot_partition_that_is_not_mounted(empty: Machine) -> None:
 def test_two_boot_partitions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a running system: the one with our kernels, whichever is mounted where."""
     places = [tmp_path / name for name in ("efi", "boot")]
-    monkeypatch.setattr(machine_module, "_ESP_OF_SYSTEM", tuple(map(str, places)))
-    machine = machine_module.Machine(Sysroot(Path("/sysroot")), None, Config(), SilentProgress())
+    monkeypatch.setattr(partitions, "RUNNING", tmp_path / "sysroot")
+    monkeypatch.setattr(partitions, "ROOT", tmp_path)
+    machine = machine_module.Machine(Sysroot(tmp_path / "sysroot"), None, Config(), SilentProgress())
     with tmpfs(places[0]), tmpfs(places[1]):
         assert machine.esp().path == str(places[0])
         (places[1] / "EFI/bootcd").mkdir(parents=True)

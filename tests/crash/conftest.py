@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crash.program import Program, copy, fast_directory, publish
+from crash.invariant import MIRROR
+from crash.program import CONFIG, Program, copy, fast_directory, publish
 from kit.bootc import image, install_as_bootc
 from kit.images import File
 from kit.os_images import base_layer, os_image
@@ -153,11 +154,26 @@ class Worlds:
         install_as_bootc(path, image("1.0"), image("1.1", kernel=b"kernel of 1.1"))
         self._foreign(path)
 
-    def _foreign(self, path: Path) -> None:
+    def _mirrored(self, path: Path) -> None:
+        """As new, with a second boot partition that is kept equal and has files of its own."""
+        copy(self("new"), path)
+        (path / CONFIG).write_text(f'[boot]\nmirrors = ["/{MIRROR.name}"]\n')
+        self._foreign(path, MIRROR)
+        self.run(path, "pin", "default", "--label", "mirrored")
+        self.run(path, "unpin", "default", "--label", "mirrored")
+
+    def _lagging(self, path: Path) -> None:
+        """The second one was away when 1.3 came and 1.1 went."""
+        copy(self("mirrored"), path)
+        (path / MIRROR).rename(path / "away")
+        self.run(path, "upgrade")
+        (path / "away").rename(path / MIRROR)
+
+    def _foreign(self, path: Path, esp: Path = Path("esp")) -> None:
         for name, content in (("loader/entries/foreign.conf", b"title Foreign\nlinux /foreign/vmlinuz\n"),
                               ("foreign/vmlinuz", b"foreign kernel"), ("EFI/foreign/grubx64.efi", b"MZ foreign"),
                               ("loader/entries/foreign-broken.conf", b"\xff\xfe")):
-            file = path / "esp" / name
+            file = path / esp / name
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
 

@@ -22,6 +22,7 @@ from kit.images import ImageBuilder
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}/src{os.pathsep}{ROOT}/tests", "PYTHONDONTWRITEBYTECODE": "1"}
+CONFIG = "bootcd.toml"
 _GENERATION = re.compile(r"(bootcd-|\.before-)[0-9]{10}")
 
 
@@ -67,8 +68,10 @@ class Program:
         self._server.wait(10)
 
     def __call__(self, directory: Path, *arguments: str, action: str = "", at: int = 0) -> Done:
-        """Run in `directory`, on its sysroot and esp; see `crash.forkserver` for `action` and `at`."""
-        return self.run(directory, "--sysroot", "sysroot", "--esp", "esp", *arguments, action=action, at=at)
+        """Run in `directory`, on its sysroot and esp, by its configuration if it has one; see `crash.forkserver` for
+        `action` and `at`."""
+        settings = ("--config", CONFIG) if (directory / CONFIG).exists() else ()
+        return self.run(directory, "--sysroot", "sysroot", "--esp", "esp", *settings, *arguments, action=action, at=at)
 
     def run(self, directory: Path, *arguments: str, action: str = "", at: int = 0, stdin: Path | None = None) -> Done:
         """Run with these arguments and no others."""

@@ -65,6 +65,9 @@ SCENARIOS = {
     "boot-started": Scenario("fell_back", ("boot-started",)),
     "boot-complete": Scenario("came_up", ("boot-complete",)),
     "boot-failed": Scenario("came_up", ("boot-failed", "--no-reboot")),
+    "upgrade-mirrored": Scenario("mirrored", ("upgrade",)),
+    "rollback-mirrored": Scenario("mirrored", ("rollback",)),
+    "catch-up": Scenario("lagging", ("pin", "default", "--label", "again")),
     "pull": Scenario("new", ("image", "pull", "oci:layout:beta", "--name", "beta", "--bootable")),
 }
 LAST_STEPS = 3

@@ -14,11 +14,10 @@ from collections.abc import Callable
 
 from ..errors import NotBootable
 from ..formats.tree import Directory, RegularFile
-from .esp import Esp
+from .esp import KEYS, Esp
 
 PLACES = (b"/usr/lib/bootc/install/secureboot-keys", b"/usr/lib/bootcd/keys")
 """The later one wins."""
-KEYS = "loader/keys"
 FILES = (b"PK.auth", b"KEK.auth", b"db.auth", b"dbx.auth")
 MAX_SIZE = 1 << 20
 """Bytes of one file; the largest, dbx, has some ten thousand."""

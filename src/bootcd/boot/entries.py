@@ -196,6 +196,21 @@ def stop_counting(esp: Esp, name: EntryName) -> bool:
     return bool(counted)
 
 
+def furthest(one: EntryName, other: EntryName) -> EntryName:
+    """Of two names of an entry that differ in the counter, the later one: tries only become fewer, and at last the
+    counter goes."""
+    return min(one, other, key=lambda name: (-1 if name.tries_left is None else name.tries_left,
+                                             -(name.tries_done or 0)))
+
+
+def set_counter(esp: Esp, name: EntryName) -> bool:
+    """Let the counter of an entry be that in `name`. False when it is that already, or there is no such entry."""
+    current = [file_name for file_name in _current(esp, name) if file_name != str(name)]
+    for file_name in current:
+        esp.rename(f"{ENTRIES}/{file_name}", str(name))
+    return bool(current)
+
+
 def read_config(esp: Esp) -> LoaderConfig:
     """loader.conf; empty when it is absent or cannot be read."""
     content, _ = _read(esp, CONFIG)

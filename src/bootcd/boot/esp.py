@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The boot partition: the EFI system partition, or XBOOTLDR where there is one.
+"""A boot partition: an EFI system partition, or XBOOTLDR where there is one. Which there are says `partitions`.
 
     loader/entries/        entries of every system that boots from here; ours begin with "bootcd-"
     loader/entries.srel    "type1": entries follow the Boot Loader Specification
@@ -27,10 +27,12 @@ from ..linux.files import fsync_dir, open_regular, step, translate, write_all
 ENTRIES = "loader/entries"
 KERNELS = "EFI/bootcd"
 CONFIG = "loader/loader.conf"
+KEYS = "loader/keys"
 MARKER = "loader/entries.srel"
 TEMPORARY_PREFIX = ".bootcd-"
 TEMPORARY_SUFFIX = ".tmp"
 
+_PROBE = f"{TEMPORARY_PREFIX}probe{TEMPORARY_SUFFIX}"
 _CHUNK = 1 << 20
 _ENTRIES_ROOM = 64 << 10
 
@@ -41,12 +43,14 @@ class Esp:
     Raises NotFound when there is no directory.
     """
 
-    __slots__ = ("path",)
+    __slots__ = ("_device", "path")
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         if not os.path.isdir(self.path):
             raise NotFound(f"there is no boot partition at {self.path}", advice="Mount it, or choose one with --esp.")
+        with translate(f"cannot examine {self.path}"):
+            self._device = os.stat(self.join(".")).st_dev  # the '.' has an automount mounted
 
     def join(self, relative: str) -> str:
         """The path to give to the system."""
@@ -89,6 +93,26 @@ class Esp:
                 raise ReadOnly(f"{self.path} is mounted read-only", advice="Mount it writable and try again.")
         if not os.access(self.path, os.W_OK | os.X_OK):
             raise PermissionDenied(f"{self.path} cannot be written")
+
+    def probe(self) -> None:
+        """Write something, and remove it: a device that is broken or gone may look as if it could be written. Raises
+        what writing raises, but for lack of room."""
+        self.check_writable()
+        with contextlib.suppress(EspFull):
+            self.write(_PROBE, [b"bootcd\n"])
+        self.remove(_PROBE)
+
+    def _require_mounted(self) -> None:
+        """Raise NotFound when another file system is there by now: the partition was unmounted, and what is below its
+        mount point is none."""
+        with translate(f"cannot examine {self.path}"):
+            try:
+                device = os.stat(self.join(".")).st_dev
+            except FileNotFoundError:
+                device = None
+        if device != self._device:
+            raise NotFound(f"the boot partition is not mounted at {self.path} any more",
+                           advice="Mount it, and run it again.")
 
     # --- reading ---
 
@@ -135,6 +159,7 @@ class Esp:
 
     def make_directory(self, relative: str) -> None:
         """Create a directory with its parents, durably; nothing happens when it is there."""
+        self._require_mounted()
         here = ""
         for part in relative.split("/"):
             parent, here = here, f"{here}/{part}" if here else part
@@ -150,8 +175,9 @@ class Esp:
         """Write a file durably; it shows up under its name only when it is complete. Returns its size.
 
         `size`, if known, is checked against the free space first, and against what was written. Whatever goes wrong,
-        the temporary file is removed. Raises EspFull, ReadOnly.
+        the temporary file is removed. Raises EspFull, ReadOnly, NotFound when the partition is gone.
         """
+        self._require_mounted()
         path = self.join(relative)
         directory, name = os.path.split(path)
         if size is not None:
@@ -182,6 +208,8 @@ class Esp:
                 wanted = f"{size} bytes" if size is not None else f"more than {written} bytes"
                 free = self.free()
                 raise EspFull(f"{path}: {wanted} do not fit, {free} of {self.total()} are free") from error
+            if isinstance(error, BootcdError):
+                self._require_mounted()  # that explains it better
             raise
         step("esp-after-rename")
         with translate(f"cannot flush {directory}", full=EspFull):
@@ -194,6 +222,7 @@ class Esp:
 
         Returns the bytes freed, 0 when it is absent.
         """
+        self._require_mounted()
         path = self.join(relative)
         freed = 0
         with translate(f"cannot remove {path}", full=EspFull):
@@ -221,6 +250,7 @@ class Esp:
 
     def rename(self, relative: str, name: str) -> None:
         """Give a file another name in its directory, durably: one change, atomic on FAT as well."""
+        self._require_mounted()
         path = self.join(relative)
         with translate(f"cannot rename {path}", full=EspFull):
             step("esp-before-rename")
@@ -236,8 +266,8 @@ class Esp:
     def clean(self) -> list[str]:
         """Remove temporary files that an interrupted write left behind; returns their paths."""
         removed = []
-        ours = (f"{KERNELS}/{name}" for name in self.names(KERNELS))
-        for place in (ENTRIES, "loader", "EFI/systemd", "EFI/BOOT", KERNELS, *ours):
+        below = (f"{place}/{name}" for place in (KERNELS, KEYS) for name in self.names(place))
+        for place in (".", ENTRIES, "loader", "EFI/systemd", "EFI/BOOT", KERNELS, *below):
             with translate(f"cannot list {self.join(place)}", full=EspFull):
                 try:
                     found = sorted(filter(is_temporary, os.listdir(self.join(place))))

@@ -139,6 +139,22 @@ def install_kernel(esp: Esp, digest: str, vmlinuz: Content, initrd: Content) -> 
     return vmlinuz.size + initrd.size
 
 
+def copy_kernel(source: Esp, target: Esp, name: str) -> int:
+    """Copy a kernel, or a UKI with its addons, from one partition to another; returns the bytes written.
+
+    Raises what installing it raises. A UKI whose content differs is replaced.
+    """
+    path = f"{KERNELS}/{name}"
+
+    def content(place: str) -> Content:
+        return Content(source.size(place) or 0, lambda: source.chunks(place))
+
+    if _PAIR.fullmatch(name):
+        return install_kernel(target, name, content(f"{path}/{VMLINUZ}"), content(f"{path}/{INITRD}"))
+    addons = {addon: content(f"{path}{_EXTRA}/{addon}") for addon in source.names(f"{path}{_EXTRA}")}
+    return install_uki(target, name.removesuffix(".efi"), content(path), addons)
+
+
 def verify_kernel(esp: Esp, digest: str) -> bool:
     """Read a pair back and compare it with its name."""
     here = pair_directory(digest)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ..errors import NotBootable
 from ..formats.tree import Directory, RegularFile
 from .entries import means_all_of_ours
-from .esp import Esp
+from .esp import CONFIG, KEYS, Esp
 
 EFIVARS = "/sys/firmware/efi/efivars"
 LOADER_GUID = "4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
@@ -30,6 +30,7 @@ OVERRIDES = ("LoaderEntryDefault", "LoaderEntryPreferred", "LoaderEntryOneShot")
 """Variables that override the order of the entries."""
 
 _MAX_VARIABLE = 64 * 1024
+_MAX_LOADER = 16 << 20
 _ATTRIBUTES = 4
 _BINARY = re.compile(rb"systemd-boot(ia32|x64|arm|aa64|riscv64|loongarch64)\.efi(\.signed)?")
 _PRODUCT = re.compile(r"systemd-boot ([0-9]+)")
@@ -125,6 +126,31 @@ def install_systemd_boot(esp: Esp, root: Directory, read_file: Callable[[Regular
             esp.write(place, [data], len(data))
             written.append(place)
     return written
+
+
+def lacking(source: Esp, target: Esp) -> list[str]:
+    """What `target` has not of what systemd-boot needs and `source` has: the loader itself, also at the removable path
+    if it is there, `loader.conf`, and keys. Other boot loaders are left to those who installed them."""
+    found = [f"EFI/systemd/{name}" for name in source.names("EFI/systemd") if _BINARY.fullmatch(os.fsencode(name))]
+    for path in list(found):
+        architecture = path.removeprefix("EFI/systemd/systemd-boot").partition(".")[0]
+        removable = f"EFI/BOOT/BOOT{architecture.upper()}.EFI"
+        if source.size(removable) == source.size(path) and source.read(removable, _MAX_LOADER) == source.read(
+                path, _MAX_LOADER):
+            found.append(removable)
+    for keys in source.names(KEYS):
+        found += [f"{KEYS}/{keys}/{name}" for name in source.names(f"{KEYS}/{keys}")]
+    found.append(CONFIG)
+    return [path for path in found if source.size(path) is not None and target.size(path) is None]
+
+
+def copy_loader(source: Esp, target: Esp) -> list[str]:
+    """Copy what is lacking, which replaces nothing; returns the paths."""
+    missing = lacking(source, target)
+    for path in missing:
+        target.make_directory(os.path.dirname(path))
+        target.write(path, source.chunks(path), source.size(path))
+    return missing
 
 
 def _binaries(root: Directory) -> dict[str, RegularFile]:

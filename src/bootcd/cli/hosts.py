@@ -83,18 +83,21 @@ def _this_process(options: Namespace, progress: Progress) -> DirectHost:
     esp = Path(options.esp) if options.esp else None
     sysroot = SYSROOT if options.sysroot is None else options.sysroot
     if sysroot == SYSROOT and options.command not in MOUNTING:
-        _make_writable(sysroot)
+        _make_writable(sysroot, *settings.boot_mirrors)
     return DirectHost(Path(sysroot), esp, settings, progress)
 
 
-def _make_writable(sysroot: str) -> None:
-    """For this process alone, where everybody else has it read-only: as bootcd-setup-root mounts it."""
-    with contextlib.suppress(OSError):
-        if os.statvfs(sysroot).f_flag & os.ST_RDONLY:
-            from ..linux import process
+def _make_writable(*paths: str) -> None:
+    """For this process alone, where everybody else has them read-only: as bootcd-setup-root mounts the sysroot, and the
+    sandbox of a unit what it does not know."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if os.statvfs(path).f_flag & os.ST_RDONLY:
+                from ..linux import process
 
-            if process.private_mounts():
-                process.make_writable(sysroot)
+                if process.private_mounts():
+                    process.make_all_writable(paths)
+                return
 
 
 def _daemon(options: Namespace, progress: Progress, here: Callable[[], Host]) -> BusHost | None:

@@ -143,7 +143,8 @@ class State:
 
     def _machine(self) -> Machine:
         settings = self._settings()
-        esp = self.status.esp or settings.esp
+        # What was found is not looked for again, unless another boot partition may come back or take its place.
+        esp = settings.esp or (None if settings.config.boot_mirrors else self.status.esp)
         return Machine(Sysroot(Path(settings.sysroot)), Path(esp) if esp else None, settings.config, SilentProgress())
 
     def _look(self, machine: Machine) -> Any:

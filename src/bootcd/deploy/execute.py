@@ -17,6 +17,8 @@ from ..boot import bootc, entries, kernels
 from ..boot.esp import Esp
 from ..boot.kargs import check_length
 from ..boot.loader import read_variables
+from ..boot.missed import Missed
+from ..boot.partitions import Partitions
 from ..errors import BootcdError, DeploymentNotFound, NoSpace
 from ..formats.bls import EntryName
 from ..layout import BOOTC_TAG_PREFIX, IMAGE_REF_PREFIX, TAG_PREFIX, Sysroot
@@ -38,10 +40,10 @@ from .state import States
 class Executor:
     """Carries out plans on one installation. The caller holds the lock of the installation."""
 
-    def __init__(self, sysroot: Sysroot, repository: Repository, esp: Esp) -> None:
+    def __init__(self, sysroot: Sysroot, repository: Repository, boot: Partitions) -> None:
         self._sysroot = sysroot
         self._repository = repository
-        self._esp = esp
+        self._boot = boot
         self._records = Records(sysroot.records)
         self._states = States(sysroot, repository)
         self._fresh = FreshState(sysroot, repository)
@@ -85,7 +87,7 @@ class Executor:
         transaction = self._journal.load()
         if transaction is None:
             return None
-        self._esp.clean()  # what was half copied takes the room that copying it again needs
+        self._boot.clean()  # what was half copied takes the room that copying it again needs
         self._go_on(transaction, again=True)
         return transaction.plan
 
@@ -126,13 +128,13 @@ class Executor:
         self._rejected.add(manifest, Rejection(reason, time))
 
     def _install_kernel(self, name: str, files: Mapping[str, tuple[int, str]]) -> None:
-        self._esp.prepare()
+        self._boot.prepare()
         contents = kernel_contents(self._repository, files)
         if name.endswith(".efi"):
             uki = contents.pop("uki")
-            kernels.install_uki(self._esp, name.removesuffix(".efi"), uki, contents)
+            self._boot.each(lambda esp: kernels.install_uki(esp, name.removesuffix(".efi"), uki, contents))
         else:
-            kernels.install_kernel(self._esp, name, contents["vmlinuz"], contents["initrd"])
+            self._boot.each(lambda esp: kernels.install_kernel(esp, name, contents["vmlinuz"], contents["initrd"]))
 
     def _prepare_state(self, id: str, merge_from: str | None) -> None:
         self._reports[id] = self._states.prepare(id, merge_from)
@@ -160,7 +162,10 @@ class Executor:
 
     def _entry(self, record: Record, generation: int, tries: int) -> None:
         note_generation(self._sysroot.generation, generation)
-        machine_id = entries.machine_id_for(entries.list_entries(self._esp), None)
+        self._boot.each(lambda esp: self._write_entry_on(esp, record, generation, tries))
+
+    def _write_entry_on(self, esp: Esp, record: Record, generation: int, tries: int) -> None:
+        machine_id = entries.machine_id_for(entries.list_entries(esp), None)
         title, version = record.title or f"Linux {record.short_id}", record.version or None
         if record.boot_type == "uki":
             key = read_variables().uki_key
@@ -168,7 +173,7 @@ class Executor:
         else:
             options = record.options_at(generation)
             entry = entries.compose_kernel(title, generation, version, record.boot_digest, options, machine_id)
-        entries.write_entry(self._esp, entries.entry_name(generation, record.id, tries or None), entry)
+        entries.write_entry(esp, entries.entry_name(generation, record.id, tries or None), entry)
 
     def _set_generation(self, id: str, generation: int) -> None:
         record = self._record(id)
@@ -177,13 +182,16 @@ class Executor:
                                    attempts=(), promoted_in=boot_id(), trials=()))
 
     def _remove_entry(self, file: str) -> None:
-        entries.remove_entry(self._esp, EntryName.parse(file))
+        name = EntryName.parse(file)
+        self._boot.each(lambda esp: entries.remove_entry(esp, name))
+        if self._boot.away:
+            Missed(self._sysroot.missed).add(name.stem)
 
     def _remove_record(self, id: str) -> None:
         self._records.remove(id)
 
     def _remove_kernel(self, name: str) -> None:
-        kernels.remove_kernel(self._esp, name)
+        self._boot.each(lambda esp: kernels.remove_kernel(esp, name))
 
     def _remove_state(self, id: str) -> None:
         self._states.remove(id)

@@ -11,6 +11,7 @@ import errno
 import os
 import platform
 import sys
+from collections.abc import Iterable
 
 from .files import error_of
 
@@ -120,6 +121,14 @@ def make_writable(path: str | os.PathLike[str]) -> bool:
     except OSError:
         return False
     return not os.statvfs(path).f_flag & os.ST_RDONLY
+
+
+def make_all_writable(paths: Iterable[str | os.PathLike[str]]) -> None:
+    """The same for those of several mount points that are read-only; what is not there is passed over."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if os.statvfs(path).f_flag & os.ST_RDONLY:
+                make_writable(path)
 
 
 def boot_id() -> str:

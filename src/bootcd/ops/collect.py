@@ -62,7 +62,7 @@ def collect(
     what, removed = plan.plan_collect(facts, keep_previous=keep_previous)
     staying = kept(facts, keep_previous)
     if not dry_run:
-        session.esp.clean()
+        session.boot.clean()
         _clean(session)
         session.run(what)
     # In a dry run the names are still there; the collection is told to look as if they were not.

@@ -75,8 +75,8 @@ def compose(
     release = os_release(tree, images.read_file)
     image_kargs = kargs.image_kargs(tree, images.read_file, platform.machine())
     if first:
-        install_systemd_boot(session.esp, tree, images.read_file)
-        copy_keys(session.esp, tree, images.read_file)
+        session.boot.each_loader(lambda esp: install_systemd_boot(esp, tree, images.read_file))
+        session.boot.each_loader(lambda esp: copy_keys(esp, tree, images.read_file))
     sealed = _sealed_digest(session, resources.uki) if resources.uki is not None else None
     ids = images.commit_images(offer.fetched.digest, boot=True, tree=tree)
     assert ids.boot_image is not None
@@ -171,7 +171,7 @@ def _pair(session: Session, resources: BootResources) -> Boot:
     assert vmlinuz is not None
     assert initrd is not None
     digest = kernels.boot_digest(_chunks(session, vmlinuz), _chunks(session, initrd))
-    size = kernels.needed(session.esp, [vmlinuz.size, initrd.size])
+    size = session.boot.needed([vmlinuz.size, initrd.size])
     return Boot(Kernel(digest, size, {"vmlinuz": _source(vmlinuz), "initrd": _source(initrd)}), digest)
 
 
@@ -185,7 +185,7 @@ def _uki(session: Session, uki: Uki, deployment_id: str) -> Boot:
     if named.insecure and session.repository.secure:
         session.progress.note(f"UKI {uki.name} does not demand fs-verity ('?'), though this repository has it.")
     contents = {"uki": _source(uki.file), **{name: _source(addon) for name, addon in uki.addons.items()}}
-    size = kernels.needed(session.esp, [length for length, _ in contents.values()])
+    size = session.boot.needed([length for length, _ in contents.values()])
     addons = [Pe.parse(_mapped(session, addon), name) for name, addon in uki.addons.items()]
     sealed = [kargs.join_cmdline(one.text(".cmdline")) for one in (pe, *addons) if ".cmdline" in one.sections]
     return Boot(Kernel(f"{deployment_id}.efi", size, contents), kernels.uki_boot_digest(pe), " ".join(sealed),

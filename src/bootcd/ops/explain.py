@@ -80,7 +80,7 @@ def _default(session: Session, facts: Facts) -> Explanation:
     if facts.resetting is not None and facts.next is not None:
         found.append(Reason("deployment", facts.next.id, "reset", "the next shutdown makes its "
                             f"{'/etc' if facts.resetting.reset == 'etc' else '/etc and /var'} anew"))
-    warnings = entries.config_warnings(entries.read_config(session.esp)) + read_variables().warnings()
+    warnings = entries.config_warnings(entries.read_config(session.boot.loader)) + read_variables().warnings()
     found += [Reason("setting", "", "overrides", warning) for warning in warnings]
     if not order:
         return Explanation("default", "No entry on the boot partition can boot.", tuple(found))
@@ -149,8 +149,8 @@ def _space(session: Session, facts: Facts) -> Explanation:
     found = [
         Reason("file system", path, "free", f"of {room.total} bytes; a download leaves {guard.reserve} alone{inodes}",
                room.free),
-        Reason("file system", session.esp.path, "free", f"of {session.esp.total()} bytes; kernels may take "
-               f"{facts.esp_free}", session.esp.free()),
+        *(Reason("file system", esp.path, "free", f"of {esp.total()} bytes; kernels may take {esp.free_for_kernels()}",
+                 esp.free()) for esp in session.boot.places),
     ]
     objects = {record.id: _objects(session, record) for record in facts.records.values()}
     held = Counter(digest for digests in objects.values() for digest in digests)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..boot.esp import ENTRIES, KERNELS
 from ..boot.loader import EFIVARS, override_paths
 from ..deploy.localkargs import SHOWN
 from ..errors import BootcdError
@@ -51,10 +52,10 @@ def _drop_ins(machine: Machine) -> tuple[Path, ...]:
 
 def _on_esp(machine: Machine) -> tuple[Path, ...]:
     try:
-        esp = Path(machine.esp().path)
+        places = machine.boot().places
     except BootcdError:
         return ()
-    return esp / "loader" / "entries", esp / "EFI" / "bootcd"
+    return tuple(Path(esp.join(name)) for esp in places for name in (ENTRIES, KERNELS))
 
 
 def _listing(directory: Path) -> Fingerprint:

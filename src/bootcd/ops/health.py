@@ -68,8 +68,8 @@ def boot_complete(machine: Machine, by: str = "") -> ChangeResult:
         on_trial = facts.trial(record)
         counted = [EntryName.parse(entry.file_name) for entry in facts.entries_of(record)
                    if entry.counted and loaded and (on_trial is None or entry != on_trial[1])]
-        for name in counted:
-            stop_counting(session.esp, name)
+        if counted:
+            session.boot.each(lambda esp: [stop_counting(esp, name) for name in counted])
         last.settle(machine, "boot")
         if record.health == "good" and not counted and outcome is not trial.Outcome.GOOD:
             return ChangeResult("unchanged", f"Deployment {record.short_id} is known to be good already.",

@@ -143,7 +143,8 @@ def _install(
         volume = _encrypted(machine, root_device) if options.encrypt != "none" else None
         root, kargs = stack.enter_context(_root(root_device, volume, options))
         esp = stack.enter_context(mount.mounted("vfat", esp_device, "esp", umask="0077"))
-        there = replace(machine, sysroot=Sysroot(root), esp_path=esp)
+        there = replace(machine, sysroot=Sysroot(root), esp_path=esp,
+                        config=replace(machine.config, boot_mirrors=()))
         with _plainly(disk.path, root, esp):
             change = last.recorded(there, "install", by, lambda: _deploy(there, image, options, keys, kargs, volume))
         machine.progress.begin(f"Flushing {disk.path}")

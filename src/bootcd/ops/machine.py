@@ -15,17 +15,14 @@ from pathlib import Path
 
 from ..boot import entries
 from ..boot.booted import read_booted
-from ..boot.esp import KERNELS, Esp
+from ..boot.esp import Esp
+from ..boot.partitions import Partitions, find_partitions
 from ..config import Config
 from ..deploy.facts import Entry
-from ..errors import UsageError
 from ..layout import Sysroot
 from ..linux import files
 from ..linux.room import Ballast
 from ..model import Progress
-
-_ESP_OF_SYSROOT = ("efi", "boot/efi", "boot", "esp")
-_ESP_OF_SYSTEM = ("/efi", "/boot/efi", "/boot")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,25 +36,13 @@ class Machine:
     switching: Callable[[], AbstractContextManager[None]] = nullcontext
     """Entered around the short moment in which the boot entry changes, so that nobody ends this process in it."""
 
-    def esp(self) -> Esp:
-        """The boot partition. Raises UsageError when it has to be named, NotFound when it is not there."""
-        return Esp(self.esp_path or self._find_esp())
+    def boot(self) -> Partitions:
+        """The boot partitions. Raises UsageError when the first has to be named, NotFound when none is there."""
+        return find_partitions(self.sysroot.path, self.esp_path, self.config.boot_mirrors, self.progress.note)
 
-    def _find_esp(self) -> Path:
-        if self.sysroot.path == Path("/sysroot"):
-            mounted = [Path(name) for name in _ESP_OF_SYSTEM if os.path.ismount(name)]
-            # A second disk may have one, too; and beside an XBOOTLDR partition there is an ESP.
-            ours = [path for path in mounted if os.path.isdir(path / KERNELS)]
-            if len(ours) > 1:
-                raise UsageError(f"{' and '.join(map(str, ours))} are boot partitions with kernels of bootcd",
-                                 advice="Unmount all but the one that the machine boots from, or name it by --esp.")
-            if mounted:
-                return (ours or mounted)[0]
-        for name in _ESP_OF_SYSROOT:
-            if (self.sysroot.path / name / "loader").is_dir():
-                return self.sysroot.path / name
-        raise UsageError(f"the EFI system partition of {self.sysroot.path} was not found",
-                         advice="Mount it, or name it with --esp DIR.")
+    def esp(self) -> Esp:
+        """The first of them that is there, which may not be the one that knows most."""
+        return self.boot().first
 
     def booted(self) -> str | None:
         return read_booted(self.sysroot.path)

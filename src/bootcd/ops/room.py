@@ -17,7 +17,6 @@ deployment, and refuses nothing.
 
 from __future__ import annotations
 
-from ..boot.kernels import needed
 from ..deploy import plan
 from ..deploy.facts import Facts, kernel_names, spare, without
 from ..errors import BootcdError, EspFull, RootFull
@@ -76,7 +75,7 @@ def prepare(session: Session, offer: Offer) -> Way:
     """Make room for what is to come as far as that can be known. Raises RootFull and EspFull, with the sums, before
     anything is removed, when it cannot fit."""
     way = Way(session, offer)
-    session.esp.clean()
+    session.boot.clean()
     if offer.missing:
         _on_root(session, offer, way)
     _on_esp(session, session.facts(), offer, way)
@@ -107,7 +106,7 @@ def _on_esp(session: Session, facts: Facts, offer: Offer, way: Way) -> None:
         return
     if offer.boot_size is not None:
         if offer.boot_digest not in facts.kernels or offer.boot_digest in facts.partial:
-            session.run(plan.plan_room(facts, needed(session.esp, [offer.boot_size])))
+            session.run(plan.plan_room(facts, session.boot.needed([offer.boot_size])))
         return
     if facts.current is None:
         return

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from ..boot import entries, kernels
 from ..boot.esp import Esp
+from ..boot.partitions import Partitions
 from ..config import Config
 from ..deploy.execute import Executor
 from ..deploy.facts import Facts, with_generations
@@ -23,6 +24,7 @@ from ..model import Progress
 from ..store.ociimages import OciImages
 from ..store.repository import Repository
 from .machine import Machine, boot_order
+from .mirrors import bring_up_to_date, open_boot
 
 
 class Session:
@@ -37,13 +39,18 @@ class Session:
         """What had been cut off earlier and was finished when this session began."""
 
     @cached_property
+    def boot(self) -> Partitions:
+        """The boot partitions; looked for when they are first needed, since images can be handled without one."""
+        return open_boot(self.machine)
+
+    @property
     def esp(self) -> Esp:
-        """The boot partition; looked for when it is first needed, since images can be handled without one."""
-        return self.machine.esp()
+        """The boot partition that is read from."""
+        return self.boot.first
 
     @cached_property
     def executor(self) -> Executor:
-        return Executor(self.machine.sysroot, self.repository, self.esp)
+        return Executor(self.machine.sysroot, self.repository, self.boot)
 
     @property
     def config(self) -> Config:
@@ -73,6 +80,7 @@ class Session:
         listing = entries.list_entries(self.esp)
         order = boot_order(listing)
         installed = kernels.list_kernels(self.esp)
+        others = [entries.list_entries(esp) for esp in self.boot.places[1:]]
         names = self.repository.images.refs()
         return Facts(
             records=with_generations(records, order),
@@ -80,14 +88,15 @@ class Session:
             booted=self.machine.booted(),
             last_generation=max([last_generation(self.machine.sysroot.generation),
                                  *(record.generation or 0 for record in records.values()),
-                                 *(trial.generation for record in records.values() for trial in record.trials)]),
+                                 *(trial.generation for record in records.values() for trial in record.trials),
+                                 *(entry.generation for other in others for entry in other.ours)]),
             kernels={**{kernel.name: kernel.size for kernel in installed.kernels}, **dict.fromkeys(installed.stray, 0)},
             partial=frozenset(kernel.name for kernel in installed.kernels if not kernel.complete),
             foreign=frozenset(
-                name for entry in listing.foreign for path in entry.content.files
+                name for one in (listing, *others) for entry in one.foreign for path in entry.content.files
                 if (name := kernels.kernel_of(path)) is not None
             ),
-            esp_free=self.esp.free_for_kernels(),
+            esp_free=self.boot.free(),
             images=frozenset(name for name in records if self.repository.images.has(bytes.fromhex(name))),
             damaged=frozenset(stems - records.keys()),
             aside=FreshState(self.machine.sysroot, self.repository).asides(),
@@ -108,7 +117,11 @@ def change(machine: Machine, *, freeing: bool = False) -> Iterator[Session]:
     with machine.lock(), Repository.open(machine.sysroot.repository) as repository:
         repository.require_writable()
         session = Session(machine, repository)
-        session.esp.check_writable()
+        session.boot.check_writable()
+        if session.boot.are_several:
+            for error in session.boot.away.values():
+                machine.progress.note(f"A boot partition is left out: {error}.")
+            bring_up_to_date(machine, session.boot)
         try:
             session.completed = session.recover()
         except NoSpace as error:

@@ -14,7 +14,7 @@ from ..deploy.records import Record, Records
 from ..deploy.verdict import fell_back_from
 from ..errors import BootcdError, PermissionDenied
 from ..store.repository import Repository
-from . import describe
+from . import describe, mirrors
 from .chain import chain
 from .last import load_last, load_update
 from .machine import Machine, boot_order
@@ -31,9 +31,11 @@ def status(machine: Machine) -> Status:
     esp = None
     try:
         booted = machine.booted()
-        esp = machine.esp()
+        boot = mirrors.open_boot(machine)
+        esp = boot.first
         listing = entries.list_entries(esp)
-        warnings += entries.config_warnings(entries.read_config(esp))
+        warnings += entries.config_warnings(entries.read_config(boot.loader))
+        warnings += mirrors.warnings(machine, boot)
         warnings += [f"boot entry {entry.file_name}: {entry.problem}" for entry in listing.ours if entry.problem]
         warnings += _kernel_warnings(records, {k.name: k.complete for k in kernels.list_kernels(esp).kernels})
     except BootcdError as error:

@@ -63,7 +63,7 @@ def install(machine: Machine, image: str, kargs: Sequence[str], disk_kargs: Sequ
         if not session.repository.secure:
             session.progress.note("This file system has no fs-verity: contents are checked when they are written, "
                                   "but not guarded later.")
-        session.esp.prepare()
+        session.boot.prepare()
         with source_of(reference, machine.config) as source:
             offer = examine(session.repository, source, admit(machine, source))
             return _deploy(session, facts, reference, source, offer, OwnKargs(machine=tuple(kargs)),
@@ -260,7 +260,7 @@ def _deploy(
         raise Refused(f"the image has the contents of deployment {record.short_id}, whose record cannot be read",
                       advice="'bootcctl status' names the file; restore it, or remove it and its boot entry.")
     session.progress.begin("Staging")
-    session.esp.clean()
+    session.boot.clean()
     merge_from = current.id if current is not None else None
     if merge_from is not None and record.id != facts.booted:
         etc.check_merge(session, record.id, merge_from)
@@ -282,7 +282,7 @@ def _renew(
     renewed = replace(record, generation=known.generation, staged=known.staged, etc_report=known.etc_report, own=own,
                       trials=known.trials, reset=known.reset)
     what = plan.plan_renew(facts, renewed, kernel, tries=session.config.boot_tries)
-    session.esp.clean()
+    session.boot.clean()
     session.run(what)
     after = session.facts()
     info = describe.deployment(after, after.records[known.id])

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..boot import entries, kernels
+from ..boot.esp import Esp
 from ..deploy.execute import kernel_contents
 from ..deploy.facts import kernel_names
 from ..deploy.journal import Journal
@@ -84,25 +85,31 @@ def _broken_kernels(session: Session, metadata_only: bool) -> list[tuple[Record,
     records = session.records.load()[0]
     if not records:
         return []
-    installed = {kernel.name: kernel for kernel in kernels.list_kernels(session.esp).kernels}
-    found: dict[str, tuple[Record, FsckItem]] = {}
-    for record in records.values():
-        for name in kernel_names(record):
-            kernel = installed.get(name)
-            if kernel is None or not kernel.complete:
-                problem = "missing" if kernel is None else "incomplete"
-            elif metadata_only or name in found or _is_sound(session, record, name):
-                continue
-            else:
-                problem = "its content has another digest"
-            found.setdefault(name, (record, FsckItem(KERNEL_DAMAGED, name, problem)))
+    found: dict[tuple[str, str], tuple[Record, FsckItem]] = {}
+    for esp in session.boot.places:
+        installed = {kernel.name: kernel for kernel in kernels.list_kernels(esp).kernels}
+        for record in records.values():
+            for name in kernel_names(record):
+                kernel = installed.get(name)
+                if kernel is None or not kernel.complete:
+                    problem = "missing" if kernel is None else "incomplete"
+                elif metadata_only or (esp.path, name) in found or _is_sound(session, esp, record, name):
+                    continue
+                else:
+                    problem = "its content has another digest"
+                item = FsckItem(KERNEL_DAMAGED, name, problem + _where(session, esp))
+                found.setdefault((esp.path, name), (record, item))
     return list(found.values())
 
 
-def _is_sound(session: Session, record: Record, name: str) -> bool:
+def _where(session: Session, esp: Esp) -> str:
+    return f" on {esp.path}" if session.boot.are_several else ""
+
+
+def _is_sound(session: Session, esp: Esp, record: Record, name: str) -> bool:
     try:
         if record.boot_type != "uki":
-            return kernels.verify_kernel(session.esp, name)
+            return kernels.verify_kernel(esp, name)
         files = kernel_contents(session.repository, kernel_of_image(session, record).files)
     except BootcdError as error:
         if record.boot_type != "uki":
@@ -110,7 +117,7 @@ def _is_sound(session: Session, record: Record, name: str) -> bool:
             return False
         session.progress.note(f"The UKI of deployment {record.short_id} cannot be compared with its image: {error}")
         return True
-    return kernels.verify_uki(session.esp, record.id, files.pop("uki"), files)
+    return kernels.verify_uki(esp, record.id, files.pop("uki"), files)
 
 
 def _lost_entries(session: Session) -> list[tuple[Record, FsckItem]]:
@@ -124,14 +131,18 @@ def _lost_entries(session: Session) -> list[tuple[Record, FsckItem]]:
     deployed = [record for record in records.values() if record.generation is not None]
     if not deployed:
         return []
-    there = {entry.id_prefix for entry in entries.list_entries(session.esp).ours}
-    return [(record, FsckItem(ENTRY_MISSING, record.id, f"generation {record.generation} has no boot entry"))
-            for record in deployed if record.short_id not in there]
+    found = []
+    for esp in session.boot.places:
+        there = {entry.id_prefix for entry in entries.list_entries(esp).ours}
+        what = f"generation {{}} has no boot entry{_where(session, esp)}"
+        found += [(record, FsckItem(ENTRY_MISSING, record.id, what.format(record.generation)))
+                  for record in deployed if record.short_id not in there]
+    return found
 
 
 def _repair_esp(session: Session, found: _Found) -> None:
     """Copy kernels and write entries anew, each for itself: what fails is noted and stays a finding."""
-    session.esp.clean()  # what an interrupted repair left takes the room that this one needs
+    session.boot.clean()  # what an interrupted repair left takes the room that this one needs
     failed: set[str] = set()
     for record, item in found.kernels:
         try:
@@ -144,7 +155,7 @@ def _repair_esp(session: Session, found: _Found) -> None:
             continue  # an entry that cannot boot would only be in the way of those that can
         step = Step(Action.WRITE_ENTRY, {"id": record.id, "generation": record.generation, "tries": 0})
         try:
-            session.esp.prepare()
+            session.boot.prepare()
             session.run(Plan("repair", (step,)))
         except BootcdError as error:
             session.progress.note(f"The entry of deployment {record.short_id} cannot be written again: {error}")
@@ -156,11 +167,12 @@ def _repair_kernel(session: Session, kernel: Kernel) -> None:
     Without a plan: a cut-off repair is found by the next one, and what is on the ESP is never removed for it.
     """
     files = kernel_contents(session.repository, kernel.files)
-    session.esp.prepare()
+    session.boot.prepare()
     if "uki" in files:
-        kernels.install_uki(session.esp, kernel.name.removesuffix(".efi"), files.pop("uki"), files)
+        uki = files.pop("uki")
+        session.boot.each(lambda esp: kernels.install_uki(esp, kernel.name.removesuffix(".efi"), uki, files))
     else:
-        kernels.replace_kernel(session.esp, kernel.name, files["vmlinuz"], files["initrd"])
+        session.boot.each(lambda esp: kernels.replace_kernel(esp, kernel.name, files["vmlinuz"], files["initrd"]))
 
 
 def _result(

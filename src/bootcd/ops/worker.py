@@ -225,11 +225,11 @@ def _prepare(
     if request["background"]:
         process.lower_priority(os.getpid())
     sysroot, esp = Path(request["sysroot"]), Path(request["esp"]) if request["esp"] is not None else None
-    if process.private_mounts() and sysroot.is_dir() and os.statvfs(sysroot).f_flag & os.ST_RDONLY:
-        process.make_writable(sysroot)
     settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value
                                 for name, value in request["config"].items()}
     config = Config(**settings)
+    if process.private_mounts():
+        process.make_all_writable([sysroot, *map(Path, config.boot_mirrors)])
     host = DirectHost(sysroot, esp, config, lines, by=request["by"], switching=switching)
     return host, Machine(Sysroot(sysroot), esp, config, SilentProgress())
 
