@@ -19,6 +19,9 @@ from pathlib import Path
 import pytest
 
 from bootcd import config, errors
+from bootcd.boot import entries
+from bootcd.boot.esp import CONFIG, KERNELS, KEYS, MARKER, TEMPORARY_PREFIX, TEMPORARY_SUFFIX
+from bootcd.boot.partitions import XBOOTLDR_TYPE
 from bootcd.cli import commands
 from bootcd.cli.parser import build_parser
 from bootcd.deploy import etc, etcrules
@@ -26,6 +29,7 @@ from bootcd.deploy.etcreset import ASIDE
 from bootcd.deploy.etcrules import Policy
 from bootcd.deploy.plan import Action
 from bootcd.deploy.records import EtcReport, Record, encode
+from bootcd.errors import EspFull, NotFound, ReadOnly
 from bootcd.ops import results
 from kit.os_images import os_image
 
@@ -34,7 +38,7 @@ PAGES = sorted((ROOT / "man").glob("*.[1-8]"))
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 FOREIGN_OPTIONS = {"--print-digest-only", "--now", "--system", "--dest", "--object-path", "--method", "--wipe-slot",
-                   "--tpm2-device", "--tpm2-pcrs"}
+                   "--tpm2-device", "--tpm2-pcrs", "--esp-path"}
 """Options of other programs in examples."""
 NO_ERRORS = {0, 77, 141}
 """Exit statuses that no error has: success, nothing to upgrade to, nobody reads the output."""
@@ -324,6 +328,28 @@ def test_the_examples_of_rules_can_be_read() -> None:
         rules, warnings = etcrules.parse_rules(example.encode(), "example", machine=True)
         assert rules
         assert etcrules.Rules(rules).warnings == tuple(warnings) == ()
+
+
+# --- bootcd-boot-entries(7) -------------------------------------------------------------------------------------------
+
+
+def test_the_entry_shown_is_one_of_ours() -> None:
+    (block,) = [one for one in _blocks("bootcd-boot-entries.7") if one.startswith("loader/entries/")]
+    digest, generation = "0" * 64, 2
+    name = str(entries.entry_name(generation, "f" * 128))
+    real = entries.compose_kernel("Example OS 1.1", generation, "1.1", digest, "OPTIONS").format().decode()
+    place, shown = block.split("\n\n", 1)
+    assert place == f"loader/entries/{name}".replace("0000000002", "GENERATION").replace("f" * 12, "ID").replace(
+        f"+{entries.DEFAULT_TRIES}", "[+TRIES]")
+    assert re.sub(r" +", " ", re.sub(r"options.*", "options OPTIONS", shown)) == real.replace(digest, "BOOT_DIGEST")
+
+
+def test_names_and_types_of_boot_partitions_are_documented() -> None:
+    text = whole("bootcd-boot-entries.7")
+    assert all(name in text for name in (XBOOTLDR_TYPE, KERNELS, CONFIG, MARKER, KEYS, TEMPORARY_PREFIX,
+                                         TEMPORARY_SUFFIX))
+    for error in (NotFound, EspFull, ReadOnly):
+        assert f"exit status {error.exit_status}" in text
 
 
 # --- examples ---------------------------------------------------------------------------------------------------------

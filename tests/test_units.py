@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -242,8 +243,8 @@ def test_reboot_required_is_said_once(tmp_path: Path, unit: Read) -> None:
     assert (tmp_path / "reboot-required.pkgs").read_text() == "linux-image\nbootcd\n"
 
 
-def test_the_boot_partition_is_held(tmp_path: Path, unit: Read) -> None:
-    """In the place where a boot loader is; without any it ends well."""
+def test_the_boot_partitions_are_held(tmp_path: Path, unit: Read) -> None:
+    """An ESP and XBOOTLDR beside it, wherever there is something for a boot loader; without any it ends well."""
     (line,) = unit("bootcd-hold-esp.service")["ExecStart"]
     for name in ("efi", "boot/efi", "boot"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
@@ -251,16 +252,25 @@ def test_the_boot_partition_is_held(tmp_path: Path, unit: Read) -> None:
     places = " ".join(str(tmp_path / name) for name in ("efi", "boot/efi", "boot"))
     command = script(line.replace("/efi /boot/efi /boot;", f"{places};"))
     subprocess.run(command, check=True, timeout=10)
-    (tmp_path / "boot/efi/loader").mkdir()
-    holding = subprocess.Popen(command)
+    held = {tmp_path / "boot/efi", tmp_path / "boot"}
+    for place in held:
+        (place / "loader").mkdir()
+    holding = subprocess.Popen(command, start_new_session=True)
     try:
         deadline = time.monotonic() + 10
-        while Path(f"/proc/{holding.pid}/comm").read_text() != "sleep\n" and time.monotonic() < deadline:
+        while _sleepers(holding.pid) != held and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert Path(f"/proc/{holding.pid}/cwd").readlink() == tmp_path / "boot" / "efi"
+        assert _sleepers(holding.pid) == held
     finally:
-        holding.kill()
-        holding.wait()
+        os.killpg(holding.pid, signal.SIGTERM)  # as systemd does to the whole of a unit
+        assert holding.wait(10) == -signal.SIGTERM
+
+
+def _sleepers(shell: int) -> set[Path]:
+    """Where the children of a shell sleep."""
+    children = Path(f"/proc/{shell}/task/{shell}/children").read_text().split()
+    return {Path(f"/proc/{child}/cwd").readlink() for child in children
+            if Path(f"/proc/{child}/comm").read_text() == "sleep\n"}
 
 
 def test_motd_is_linked_once(tmp_path: Path) -> None:

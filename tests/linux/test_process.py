@@ -154,6 +154,12 @@ if os.fork() == 0:
     print(bool(os.statvfs(path).f_flag & os.ST_NODEV), flush=True)
     os._exit(0)
 assert os.wait()[1] == 0
+if os.fork() == 0:
+    assert process.private_mounts()
+    process.make_all_writable([f"{path}/nothing", path, f"{path}/inner"])
+    open(f"{path}/written too", "w").close()
+    os._exit(0)
+assert os.wait()[1] == 0
 try:
     open(f"{path}/not", "w")
 except OSError as error:
@@ -161,6 +167,7 @@ except OSError as error:
 """, tmp_path)
     assert said == ["True False", "True", "Read-only file system"]
     assert (tmp_path / "written").exists()
+    assert (tmp_path / "written too").exists()
 
 
 @needs_root

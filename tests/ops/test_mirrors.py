@@ -99,15 +99,13 @@ def test_one_that_was_away_is_brought_up_to_date(mirrored: Mirrored) -> None:
     device = partitions.device_of(mirrored.second)
     (mirrored.second / "loader/entries/foreign.conf").write_text("title Foreign\n")
     partitions.yank(mirrored.second)
-    assert "left out" not in mirrored.warning() or "sysroot/efi2" in mirrored.warning()
+    assert mirrored.warning() == f"a boot partition is left out: nothing is mounted at {mirrored.second}"
     mirrored.upgrade("1.2")
     mirrored.upgrade("1.3")  # now 1.0 and 1.1 are collected
     assert mirrored.world.versions() == ["1.3", "1.2"]
-    for stray in mirrored.second.iterdir():
-        assert not list(stray.rglob("*.conf")), "nothing was written to what is below the mount point"
+    assert not any(mirrored.second.iterdir()), "nothing was written to what is below the mount point"
     partitions.mount(device, mirrored.second)
-    assert f"{mirrored.second} lacks 2 kernels and 2 boot entries; has old" in mirrored.warning() or (
-        f"{mirrored.second} lacks 2 kernels and 2 boot entries" in mirrored.warning())
+    assert f"{mirrored.second} lacks 2 kernels and 2 boot entries; has old 2 kernels and 2 boot" in mirrored.warning()
     mirrored.world.host.pin("default")
     (mirrored.second / "loader/entries/foreign.conf").unlink()
     mirrored.assert_equal()

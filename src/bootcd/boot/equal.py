@@ -44,8 +44,8 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """How a partition differs from the one that leads: what it lacks; entries there that something newer has
-    `replaced`, and kernels that are `unneeded`; entries whose counters differ, as they should be."""
+    """How a partition differs from the one that leads: what it lacks; entries there that are gone elsewhere or that
+    something newer has `replaced`, and kernels that are `unneeded`; entries with other counters, as they should be."""
 
     kernels: tuple[str, ...] = ()
     entries: tuple[OurEntry, ...] = ()
@@ -99,7 +99,9 @@ def compare(first: Esp, other: Esp, expected: Expected) -> Lag:
     stems = {entry.name.stem for entry in lead}
     there, here = kernels.list_kernels(first), kernels.list_kernels(other)
     whole = {kernel.name: kernel.size for kernel in here.kernels if kernel.complete}
-    contents = (*(entry.content for entry in listing.ours), *(entry.content for entry in listing.foreign))
+    gone = tuple(entry for entry in listing.ours if expected.drops(entry))
+    contents = (*(entry.content for entry in listing.ours if entry not in gone),
+                *(entry.content for entry in listing.foreign))
     named = {kernels.kernel_of(path) for content in contents for path in content.files}
     needed = {*expected.kernels, *named, *(kernel.name for kernel in there.kernels), *there.stray}
     return Lag(
@@ -107,7 +109,7 @@ def compare(first: Esp, other: Esp, expected: Expected) -> Lag:
                       and whole.get(kernel.name) != kernel.size),
         entries=tuple(entry for entry in lead if not entry.problem
                       and (entry.name.stem not in have or have[entry.name.stem].content.loader is None)),
-        replaced=tuple(entry for stem, entry in have.items()
+        replaced=gone + tuple(entry for stem, entry in have.items()
                        if stem not in stems and entry.generation < newest.get(entry.id_prefix, 0)),
         unneeded=tuple(name for name in (*(kernel.name for kernel in here.kernels), *here.stray) if name not in needed),
         counters=tuple(entries.furthest(entry.name, have[entry.name.stem].name) for entry in lead
@@ -122,6 +124,7 @@ def catch_up(first: Esp, other: Esp, expected: Expected) -> Lag:
     if not lag:
         return lag
     other.prepare()
+    drop_gone(other, expected)
     for name in lag.unneeded:
         kernels.remove_kernel(other, name)
     pending = list(lag.kernels)
