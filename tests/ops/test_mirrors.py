@@ -176,6 +176,20 @@ def test_one_that_breaks_in_the_middle_stops_nothing(mirrored: Mirrored, which: 
     assert mirrored.world.host.fsck().ok
 
 
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_one_that_is_broken_from_the_start_stops_nothing(mirrored: Mirrored, which: str) -> None:
+    broken: Path = getattr(mirrored, which)
+    partitions.break_down(broken)
+    mirrored.upgrade("1.2")
+    told = [warning for warning in mirrored.world.host.status().warnings if str(broken) in warning]
+    assert any("left out" in warning and "Input/output error" in warning for warning in told)
+    assert mirrored.world.host.explain("default").summary.endswith("(version 1.2) boots next.")
+    mirrored.world.host.rollback()
+    partitions.mend(broken)
+    mirrored.world.host.cleanup()
+    mirrored.assert_equal()
+
+
 def test_when_none_works_that_is_an_error(mirrored: Mirrored) -> None:
     for esp in (mirrored.first, mirrored.second):
         partitions.remount(esp, "ro")

@@ -69,14 +69,14 @@ class Partitions:
         """Put the one first that is worth most, the earlier of equals."""
         self.places.sort(key=by, reverse=True)
 
-    def each(self, work: Callable[[Esp], T]) -> T:
-        """Do the same everywhere, one after the other; returns what the first that works returned.
+    def each(self, work: Callable[[Esp], T]) -> list[T]:
+        """Do the same everywhere, one after the other; returns what it returned on those that work, the first first.
 
         A partition that fails as a device does, and one that nobody can write to, is away from then on; raises what the
         last one did when none is left. Lack of room, and what is wrong with the work itself, is raised, unless it was
         done somewhere already: what is visible is not taken back, and who cannot follow is away, too.
         """
-        return self._each(self.places, work)[0]
+        return self._each(self.places, work)
 
     def each_loader(self, work: Callable[[Esp], T]) -> list[T]:
         """The same where boot loaders are."""
@@ -103,12 +103,12 @@ class Partitions:
 
     def free(self) -> int:
         """Bytes that kernels may still take: those of the partition that has least."""
-        return min(esp.free_for_kernels() for esp in self.places)
+        return min(self.each(Esp.free_for_kernels))
 
     def needed(self, sizes: Iterable[int]) -> int:
         """Bytes that a set of new files takes on each."""
         sizes = list(sizes)
-        return max(needed(esp, sizes) for esp in self.places)
+        return max(self.each(lambda esp: needed(esp, sizes)))
 
     def clean(self) -> None:
         """Remove what interrupted writes left behind."""

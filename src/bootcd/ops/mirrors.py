@@ -8,6 +8,7 @@ brought up to date at the beginning of the next change, before anything else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import permutations
 from typing import TypeVar
 
@@ -18,7 +19,7 @@ from ..boot.missed import Missed
 from ..boot.partitions import Partitions
 from ..deploy.facts import kernel_names
 from ..deploy.records import Records
-from ..errors import BootcdError
+from ..errors import BootcdError, PermissionDenied
 from .machine import Machine
 
 T = TypeVar("T")
@@ -37,7 +38,8 @@ def open_boot(machine: Machine) -> Partitions:
     boot = machine.boot()
     if len(boot.places) > 1:
         wanted = expected(machine)
-        boot.order(lambda esp: worth(esp, wanted))
+        worths = dict(boot.each(lambda esp: (esp.path, worth(esp, wanted))))
+        boot.order(lambda esp: worths[esp.path])
     return boot
 
 
@@ -84,7 +86,8 @@ def warnings(machine: Machine, boot: Partitions) -> list[str]:
     wanted = expected(machine)
     for esp in boot.places:
         try:
-            esp.check_writable()
+            with suppress(PermissionDenied):  # who asks need not be one who may write
+                esp.check_writable()
             lag = compare(boot.first, esp, wanted) if esp is not boot.first else None
         except BootcdError as error:
             found.append(f"a boot partition is left out: {error}")
@@ -92,9 +95,12 @@ def warnings(machine: Machine, boot: Partitions) -> list[str]:
         if lag:
             found.append(f"boot partition {esp.path} {lag}, compared with {boot.first.path}; the next change brings "
                          "it up to date")
-    for target in boot.loaders:
-        lacking = sorted({path for source in boot.loaders for path in loader.lacking(source, target)})
-        if lacking:
-            found.append(f"boot partition {target.path} has no {', '.join(lacking)}; the next change copies it from "
-                         "another one")
-    return found
+    missing: dict[str, set[str]] = {}
+    for source, target in permutations(boot.loaders, 2):
+        try:
+            missing.setdefault(target.path, set()).update(loader.lacking(source, target))
+        except BootcdError as error:
+            found.append(f"a boot partition is left out: {error}")
+    found += [f"boot partition {path} has no {', '.join(sorted(names))}; the next change copies it from another one"
+              for path, names in missing.items() if names]
+    return list(dict.fromkeys(found))

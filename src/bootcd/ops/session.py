@@ -77,10 +77,9 @@ class Session:
         for problem in problems:
             self.progress.note(f"Passed over: {problem}")
         stems = {path.stem for path in self.machine.sysroot.records.glob("*.json")}
-        listing = entries.list_entries(self.esp)
+        listing, *others = self.boot.each(entries.list_entries)
         order = boot_order(listing)
         installed = kernels.list_kernels(self.esp)
-        others = [entries.list_entries(esp) for esp in self.boot.places[1:]]
         names = self.repository.images.refs()
         return Facts(
             records=with_generations(records, order),
