@@ -92,6 +92,9 @@ def test_another_sysroot_has_its_partitions_below(root: Path) -> None:
 def test_mirrors(root: Path) -> None:
     with mounted(root, efi=ESP_TYPE, efi2=ESP_TYPE, boot2=XBOOTLDR_TYPE):
         assert found(root, "/efi2", "/boot2") == (["efi", "efi2", "boot2"], ["efi", "efi2"], [])
+        there = find_partitions(root / "sysroot", None, ["/efi2"])
+        there.order(lambda esp: (esp.path.endswith("2"),))
+        assert [Path(esp.path).name for esp in (there.first, there.loader)] == ["efi2", "efi2"]
         named = find_partitions(root / "sysroot", root / "efi2", ["/efi2", "/boot2"])
         assert [Path(esp.path).name for esp in named.places] == ["efi2", "boot2"], "none counts twice"
         (root / "efi/EFI/bootcd").mkdir(parents=True)
@@ -116,6 +119,7 @@ def test_a_mirror_does_when_the_first_is_away(root: Path) -> None:
     with mounted(root, efi2=ESP_TYPE):
         assert found(root, "/efi2") == (["efi2"], ["efi2"], ["the first"])
         there = find_partitions(root / "sysroot", root / "named", ["/efi2"])
+        assert there.loader.path == there.first.path
         assert there.first.path == str(root / "efi2")
         assert there.are_several
 

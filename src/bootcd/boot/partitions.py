@@ -58,7 +58,8 @@ class Partitions:
     @property
     def loader(self) -> Esp:
         """Where the boot loader is that starts what is on the first."""
-        return self.loaders[0] if self.loaders else self.first
+        own = next((esp for esp in self.loaders if esp.path == self.first.path), None)
+        return own or (self.loaders[0] if self.loaders else self.first)
 
     @property
     def are_several(self) -> bool:
