@@ -142,8 +142,18 @@ def test_what_was_removed_meanwhile_goes_with_its_kernel(pair: Pair) -> None:
     assert pair.first.files() == pair.other.files()
 
 
-def test_an_entry_that_came_back_is_not_gone(pair: Pair) -> None:
-    """A deployment that was collected and then deployed anew."""
+def test_a_newer_entry_that_was_taken_back_goes(pair: Pair) -> None:
+    """As after a trial of other kernel arguments: the deployment is there, with the generation from before."""
+    name = pair.other.entry(9, "new", pair.other.uki("new"))
+    assert not compare(pair.first.esp, pair.other.esp, pair.expected).replaced
+    pair.gone = frozenset({name.stem})
+    assert compare(pair.first.esp, pair.other.esp, pair.expected).replaced
+    catch_up(pair.first.esp, pair.other.esp, pair.expected)
+    assert pair.first.files() == pair.other.files()
+
+
+def test_an_entry_that_is_in_force_is_not_gone(pair: Pair) -> None:
+    """One that fsck wrote again, for example."""
     pair.gone = frozenset({entries.entry_name(4, id_of("new"), None).stem})
     drop_gone(pair.first.esp, pair.expected)
     assert len(entries.list_entries(pair.first.esp).ours) == 2

@@ -38,8 +38,9 @@ class Expected:
         return entry.id_prefix in self.deployments
 
     def drops(self, entry: OurEntry) -> bool:
-        """Whether an entry was removed elsewhere, with its deployment."""
-        return entry.name.stem in self.gone and not self.knows(entry)
+        """Whether an entry was removed elsewhere, and its deployment, if that is there at all, does not name it."""
+        current, _ = self.deployments.get(entry.id_prefix, (None, ()))
+        return entry.name.stem in self.gone and entry.generation != current
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +95,12 @@ def compare(first: Esp, other: Esp, expected: Expected) -> Lag:
     """What `catch_up` would do. Nothing is read but names, sizes and entries; 'bootcctl fsck' compares contents."""
     lead = [entry for entry in entries.list_entries(first).ours if expected.knows(entry)]
     listing = entries.list_entries(other)
-    have = {entry.name.stem: entry for entry in listing.ours if expected.knows(entry)}
+    gone = tuple(entry for entry in listing.ours if expected.drops(entry))
+    have = {entry.name.stem: entry for entry in listing.ours if expected.knows(entry) and entry not in gone}
     newest = {entry.id_prefix: entry.generation for entry in reversed(lead) if not entry.problem}
     stems = {entry.name.stem for entry in lead}
     there, here = kernels.list_kernels(first), kernels.list_kernels(other)
     whole = {kernel.name: kernel.size for kernel in here.kernels if kernel.complete}
-    gone = tuple(entry for entry in listing.ours if expected.drops(entry))
     contents = (*(entry.content for entry in listing.ours if entry not in gone),
                 *(entry.content for entry in listing.foreign))
     named = {kernels.kernel_of(path) for content in contents for path in content.files}
@@ -109,8 +110,8 @@ def compare(first: Esp, other: Esp, expected: Expected) -> Lag:
                       and whole.get(kernel.name) != kernel.size),
         entries=tuple(entry for entry in lead if not entry.problem
                       and (entry.name.stem not in have or have[entry.name.stem].content.loader is None)),
-        replaced=gone + tuple(entry for stem, entry in have.items()
-                       if stem not in stems and entry.generation < newest.get(entry.id_prefix, 0)),
+        replaced=(*gone, *(entry for stem, entry in have.items()
+                           if stem not in stems and entry.generation < newest.get(entry.id_prefix, 0))),
         unneeded=tuple(name for name in (*(kernel.name for kernel in here.kernels), *here.stray) if name not in needed),
         counters=tuple(entries.furthest(entry.name, have[entry.name.stem].name) for entry in lead
                        if entry.name.stem in have and have[entry.name.stem].name != entry.name),
