@@ -466,6 +466,25 @@ def test_foreign_boot_entries_and_files_are_never_touched(world: World) -> None:
     assert other.exists()
 
 
+def test_bootc_at_work_is_noticed_before_it_takes_entries_away(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.upgrade(os_image("1.1"))
+    before = world.entries()
+    staged = world.esp / "loader/entries.staged"
+    staged.mkdir()
+    (staged / "bootc_os-1-1.conf").write_text("title bootc\n")
+    world.publish(os_image("1.2"))
+
+    for change in (world.host.upgrade, world.host.rollback):
+        with pytest.raises(Refused, match="bootc has a deployment staged"):
+            change()
+    assert world.entries() == before
+    assert any("bootc has a deployment staged" in warning for warning in world.host.status().warnings)
+    shutil.rmtree(staged)
+    world.host.upgrade()
+    assert world.versions()[0] == "1.2"
+
+
 def test_an_image_without_a_kernel_is_refused_before_anything_changes(world: World) -> None:
     world.install(os_image("1.0"))
     bare = os_image("1.1", base=Layer([Dir(name) for name in ("boot", "etc", "sysroot", "usr", "usr/lib", "usr/bin",

@@ -131,6 +131,22 @@ def test_an_upgrade_to_the_same_image_does_not_forget_the_reset(world: World) ->
     assert world.info("default").reset == "etc"
 
 
+def test_kernel_arguments_of_files_in_etc_go_with_them(world: World) -> None:
+    (world.etc("1.0") / "bootcd/kargs.d").mkdir(parents=True)
+    (world.etc("1.0") / "bootcd/kargs.d/10.toml").write_text('kargs = ["from-a-file"]\n')
+    world.upgrade("1.1")
+    update.finalize(world.machine)
+    world.reboot()
+    assert "from-a-file" in world.info("default").options
+    reset.reset(world.machine, "etc", dry_run=False)
+    update.finalize(world.machine)
+    info = world.info("default")
+    assert "from-a-file" not in info.options
+    (entry,) = (world.path / "esp/loader/entries").glob(f"bootcd-*-{info.id[:12]}*")
+    assert "from-a-file" not in entry.read_text()
+    assert "composefs" in entry.read_text()
+
+
 def test_twice(world: World) -> None:
     for _ in range(2):
         assert reset.reset(world.machine, "etc", dry_run=False).outcome == "staged"

@@ -61,6 +61,11 @@ def bootc_entries(listing: Listing) -> tuple[list[BootcEntry], list[str]]:
     return [made for _, _, made in ordered], problems
 
 
+def has_staged(esp: Esp) -> bool:
+    """Whether bootc will exchange all boot entries at shutdown: those that others write meanwhile would be lost."""
+    return bool(esp.names(STAGED))
+
+
 def is_removable(path: str) -> bool:
     """Whether `remove` may be asked for this path."""
     return _OURS_TO_REMOVE.fullmatch(path) is not None

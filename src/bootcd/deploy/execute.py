@@ -220,7 +220,7 @@ class Executor:
         self._fresh.remove(Aside(generation, id or ""))
 
     def _remove_foreign(self, path: str) -> None:
-        bootc.remove(self._esp, path)
+        self._boot.each(lambda esp: bootc.remove(esp, path))
 
     def _release_foreign(self, manifest: str) -> None:
         OciImages(self._repository).untag(BOOTC_TAG_PREFIX + manifest)

@@ -74,7 +74,7 @@ def _check_machine(session: Session, facts: Facts, found: list[BootcEntry], prob
         raise NotAdoptable(f"no boot entry in {session.esp.path}/{ENTRIES} is of bootc's composefs backend",
                            advice="Machines of bootc with systemd-boot can be adopted, those with GRUB or an "
                            "ostree repository cannot. --esp names another boot partition.")
-    if session.esp.names(bootc.STAGED):
+    if bootc.has_staged(session.esp):
         problems.append(f"{bootc.STAGED} is there: bootc has something staged, and would replace all boot entries at "
                         "shutdown")
     if facts.booted is not None and facts.booted not in {entry.id for entry in found} | facts.records.keys():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cached_property
 
-from ..boot import entries, kernels
+from ..boot import bootc, entries, kernels
 from ..boot.esp import Esp
 from ..boot.partitions import Partitions
 from ..config import Config
@@ -18,7 +18,7 @@ from ..deploy.generation import last_generation
 from ..deploy.plan import SWITCHING, Plan
 from ..deploy.records import Records
 from ..deploy.state import States
-from ..errors import NoSpace
+from ..errors import NoSpace, Refused
 from ..layout import IMAGE_REF_PREFIX, TAG_PREFIX
 from ..model import Progress
 from ..store.ociimages import OciImages
@@ -61,8 +61,14 @@ class Session:
         return self.machine.progress
 
     def run(self, plan: Plan) -> None:
-        """Carry out a plan; one that writes a boot entry is not to be disturbed. Raises what a step raises."""
+        """Carry out a plan; one that writes a boot entry is not to be disturbed. Raises Refused when bootc would undo
+        that, and what a step raises."""
         switches = any(step.action in SWITCHING for step in plan.steps)
+        if switches and any(bootc.has_staged(esp) for esp in self.boot.places):
+            raise Refused(
+                f"bootc has a deployment staged, and would replace all boot entries at shutdown ({bootc.STAGED})",
+                advice="Use one of the two: reboot, then adopt the machine with 'bootcctl adopt'; or remove that "
+                "directory from the boot partition when bootc is gone.")
         with self.machine.switching() if switches else nullcontext():
             self.executor.run(plan)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..boot import entries, kernels
+from ..boot import bootc, entries, kernels
 from ..boot.esp import Esp
 from ..boot.loader import read_variables
 from ..deploy.facts import Facts, kernel_names, with_generations
@@ -36,6 +36,8 @@ def status(machine: Machine) -> Status:
         listing = entries.list_entries(esp)
         warnings += entries.config_warnings(entries.read_config(boot.loader))
         warnings += mirrors.warnings(machine, boot)
+        if bootc.has_staged(esp):
+            warnings.append(f"bootc has a deployment staged, and replaces all boot entries at shutdown ({bootc.STAGED})")
         warnings += [f"boot entry {entry.file_name}: {entry.problem}" for entry in listing.ours if entry.problem]
         warnings += _kernel_warnings(records, {k.name: k.complete for k in kernels.list_kernels(esp).kernels})
     except BootcdError as error:
