@@ -57,7 +57,7 @@ def test_callers_that_come_and_go_leave_nothing(daemon: tuple[Daemon, SystemBus]
                     caller.send("Upgrade", "(" * (number % 30 + 1) + "s" + ")" * (number % 30 + 1),
                                 _nested(number % 30 + 1), place=("org.bootcd1", ROOT, MANAGER))
 
-    visit(100)
+    visit(400)  # until the memory of the first ones is used again
     before, used = descriptors(process.pid), memory(process.pid, "Private_Dirty")
     visit(400)
     assert descriptors(process.pid) == before
