@@ -199,7 +199,7 @@ def test_crash_while_the_outcome_is_written_down(trial: Trial) -> None:
 
 @pytest.mark.slow
 def test_crash_everywhere(trial: Trial) -> None:
-    try_all(trial, "crash", each(trial, 6), {CRASH_STATUS})
+    try_all(trial, "crash", each(trial, 4), {CRASH_STATUS})
 
 
 def test_interrupt(trial: Trial) -> None:
@@ -209,7 +209,7 @@ def test_interrupt(trial: Trial) -> None:
 @pytest.mark.slow
 def test_interrupt_in_many_places(trial: Trial) -> None:
     """Not in all: what is done then differs from a crash only in what is tidied up."""
-    try_all(trial, "interrupt", points(trial, 8), INTERRUPTED)
+    try_all(trial, "interrupt", points(trial, 4), INTERRUPTED)
 
 
 def test_full_disk(trial: Trial) -> None:
@@ -218,7 +218,7 @@ def test_full_disk(trial: Trial) -> None:
 
 @pytest.mark.slow
 def test_full_disk_everywhere(trial: Trial) -> None:
-    try_all(trial, "full", each(trial, 4, FULL), {NoSpace.exit_status, 0})
+    try_all(trial, "full", each(trial, 3, FULL), {NoSpace.exit_status, 0})
 
 
 @pytest.mark.parametrize("point", ["objects.before_link", "etc-written", "before-write-entry", "esp-after-rename:2"])

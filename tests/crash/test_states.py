@@ -27,7 +27,7 @@ from crash.program import Program, copy, publish
 from kit.images import File
 from kit.os_images import base_layer, os_image
 
-HISTORIES = int(os.environ.get("BOOTCD_STATES", "12"))
+HISTORIES = int(os.environ.get("BOOTCD_STATES", "8"))
 YEAR = 365 * 24 * 3600
 _ENDS = {"crash": "cut off", "interrupt": "interrupted", "stays-full": "without room"}
 LABELS = ("red", "green")
