@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bootcd.errors import DeploymentNotFound, NothingStaged, Refused, UsageError
-from bootcd.ops import collect, explain, health, keep, reset, update
+from bootcd.ops import collect, explain, health, kargs, keep, reset, update
 from ops.test_running import World
 
 
@@ -145,6 +145,19 @@ def test_kernel_arguments_of_files_in_etc_go_with_them(world: World) -> None:
     (entry,) = (world.path / "esp/loader/entries").glob(f"bootcd-*-{info.id[:12]}*")
     assert "from-a-file" not in entry.read_text()
     assert "composefs" in entry.read_text()
+
+
+def test_arguments_on_trial_and_a_reset_are_not_tried_together(world: World) -> None:
+    kargs.add(world.machine, ["quiet-please"])
+    for dry_run in (True, False):
+        with pytest.raises(Refused, match="are on trial"):
+            reset.reset(world.machine, "etc", dry_run=dry_run)
+    kargs.remove(world.machine, ["quiet-please"])
+    reset.reset(world.machine, "etc", dry_run=False)
+    with pytest.raises(Refused, match="waits for the shutdown"):
+        kargs.add(world.machine, ["quiet-please"])
+    keep.unstage(world.machine)
+    assert kargs.add(world.machine, ["quiet-please"]).outcome == "changed"
 
 
 def test_twice(world: World) -> None:

@@ -119,6 +119,9 @@ def _changed(machine: Machine, edit: Callable[[Record, OwnKargs], OwnKargs]) -> 
         if record.boot_type == "uki":
             raise Refused(f"deployment {record.short_id} boots from a UKI, whose seal forbids other kernel arguments",
                           advice="Only the image can bring them, for example in an addon beside its UKI.")
+        if facts.resetting is not None and record.generation is not None:
+            raise Refused(f"a reset of deployment {record.short_id} waits for the shutdown",
+                          advice="Change kernel arguments after that, or forget the reset by 'bootcctl unstage'.")
         before = facts.own_kargs(record)
         own = edit(record, replace(before, local=describe.local_kargs(machine.sysroot, facts, record)))
         if own == before:

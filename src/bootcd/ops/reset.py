@@ -75,6 +75,9 @@ def _check(session: Session, facts: Facts, target: Record, what: str) -> None:
         if not there:
             raise Refused(f"deployment {target.short_id} cannot boot: {why}",
                           advice="'bootcctl fsck --repair' mends what can be mended.")
+    if facts.trial(target) is not None:  # two changes on trial could not be told apart, nor taken back one by one
+        raise Refused(f"kernel arguments of deployment {target.short_id} are on trial",
+                      advice="Reboot, so that they can prove themselves, or take them back by 'bootcctl kargs'.")
     sysroot = session.machine.sysroot
     FreshState(sysroot, session.repository).inodes(target.id)
     if what == STATE and sysroot.path == Path("/sysroot") and not os.path.samefile("/var", sysroot.var):
