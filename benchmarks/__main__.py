@@ -205,13 +205,13 @@ def living(report: Report, work: Path, layout: Path, repeat: int) -> None:
     report.ratio("fsck", best(repeat, lambda: run([*base, "fsck"])), read, "", " (sha512sum)")
 
 
-if __name__ == "__main__":
-    main()
-
-
 def many(report: Report, work: Path, repeat: int) -> None:
     """A machine with more deployments than anybody keeps."""
     world = deployments.measure(report, fresh(work / "many"), DEPLOYMENTS)
     base = [*BOOTCCTL, "--quiet", "--sysroot", str(world.sysroot), "--esp", str(world.esp)]
     listing = best(repeat, lambda: run([*base, "list"]))
     report.seconds(f"list of {DEPLOYMENTS} deployments", listing.seconds, "<= 0.5 s", listing.memory)
+
+
+if __name__ == "__main__":
+    main()
