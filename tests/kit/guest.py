@@ -55,7 +55,7 @@ rm linux-image-*.deb boot/System.map*
 chroot . depmod "$(ls usr/lib/modules)"
 """
 
-MEMORY = "2G"
+MEMORY = "3G"
 _STEP = 0.2
 TAIL = 60
 """Lines of the console that a failure shows."""
