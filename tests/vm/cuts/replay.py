@@ -7,7 +7,6 @@ of JSON to /dev/ttyS1 for each cut, and one at the end.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -16,12 +15,12 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import Any, NoReturn
+from typing import Any
 
 from crash.invariant import Before, check, look
 from crash.program import Program, fast_directory
@@ -54,22 +53,6 @@ class End:
     versions: list[str]
 
 
-def is_readable(directory: Path) -> bool:
-    """Whether all of it can be read."""
-    def fail(error: OSError) -> NoReturn:
-        raise error
-
-    try:
-        for path, _, names in os.walk(directory, onerror=fail):
-            for name in names:
-                Path(path, name).read_bytes()
-    except OSError as error:
-        if error.errno != errno.EIO:
-            raise
-        return False
-    return True
-
-
 class Stage:
     """Where one worker plays: a disk as it is certain, a copy that a cut is tried on, and the file systems of that."""
 
@@ -88,20 +71,15 @@ class Stage:
         self._disk.copy(self._copy, DISK_SIZE)
         with self._copy.open("r+b") as file:
             cut.apply(self.log, file)
-        with self._mounted():
-            whole = is_readable(self.world / "esp")
-        if not whole:
-            self._repair_esp()
-        with self._mounted(), running(self.world, act):
+        self._repair_esp()
+        with (mounted(self.world, self._copy, self._copy, (f"loop,offset={ESP_START},sizelimit={ESP_SIZE}",
+                                                           f"loop,offset={ROOT_START},sizelimit={ROOT_SIZE}")),
+              running(self.world, act)):
             yield
-
-    def _mounted(self) -> AbstractContextManager[None]:
-        return mounted(self.world, self._copy, self._copy, (f"loop,offset={ESP_START},sizelimit={ESP_SIZE}",
-                                                            f"loop,offset={ROOT_START},sizelimit={ROOT_SIZE}"))
 
     def _repair_esp(self) -> None:
         """What systemd-fsck does before it mounts an ESP. FAT has no order of its blocks: what is new can be there
-        before the clusters that it names are, and can't even be removed then."""
+        before the clusters that it names are; it can't even be removed then, and Linux stops all writing."""
         loop = subprocess.run(["losetup", "--find", "--show", f"--offset={ESP_START}", f"--sizelimit={ESP_SIZE}",
                                self._copy], capture_output=True, text=True, check=True).stdout.strip()
         try:
