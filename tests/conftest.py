@@ -20,12 +20,34 @@ os.environ["PATH"] += os.pathsep + str(PROGRAMS)
 
 GRACE = 2.0
 """Seconds that threads and children have to go away after a test."""
+SLOW = 30
+"""Seconds that a test, or its set-up, may take before CI says so."""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What takes minutes is no hang in a slow test, whose parts have their own timeouts."""
     if item.get_closest_marker("slow"):
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Where nobody watches (CI), tell of a failure when it happens: a run that is cut off never reaches its summary."""
+    if "CI" in os.environ and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_AtOnce(config), "bootcd-at-once")
+
+
+class _AtOnce:
+    """Prints how a test failed, and how long a slow one took, as soon as it is known."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._terminal = config.get_terminal_writer()
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._terminal.line(f"\nFAILED at {report.when}: {report.nodeid}\n{report.longreprtext}")
+        if report.duration > SLOW:
+            self._terminal.line(f"\n{report.duration:.0f} s {report.when} of {report.nodeid}")
 
 
 @pytest.fixture(autouse=True)
