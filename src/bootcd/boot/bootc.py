@@ -24,6 +24,7 @@ from .esp import ENTRIES, Esp
 from .kargs import find_kargs, is_composefs, split_cmdline
 
 STAGED = "loader/entries.staged"
+HAS_STAGED = f"bootc has a deployment staged, and replaces all boot entries at shutdown ({STAGED})"
 _EXTRA = ".extra.d"
 _PAIR = re.compile(r"(EFI/Linux/bootc_composefs-(?:[0-9a-f]{64}){1,2})/vmlinuz", re.IGNORECASE)
 _UKI = re.compile(r"(EFI/Linux/bootc/bootc_composefs-((?:[0-9a-f]{64}){1,2})\.efi)", re.IGNORECASE)

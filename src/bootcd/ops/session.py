@@ -66,7 +66,7 @@ class Session:
         switches = any(step.action in SWITCHING for step in plan.steps)
         if switches and any(bootc.has_staged(esp) for esp in self.boot.places):
             raise Refused(
-                f"bootc has a deployment staged, and would replace all boot entries at shutdown ({bootc.STAGED})",
+                bootc.HAS_STAGED,
                 advice="Use one of the two: reboot, then adopt the machine with 'bootcctl adopt'; or remove that "
                 "directory from the boot partition when bootc is gone.")
         with self.machine.switching() if switches else nullcontext():

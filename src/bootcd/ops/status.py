@@ -37,7 +37,7 @@ def status(machine: Machine) -> Status:
         warnings += entries.config_warnings(entries.read_config(boot.loader))
         warnings += mirrors.warnings(machine, boot)
         if bootc.has_staged(esp):
-            warnings.append(f"bootc has a deployment staged, and replaces all entries at shutdown ({bootc.STAGED})")
+            warnings.append(bootc.HAS_STAGED)
         warnings += [f"boot entry {entry.file_name}: {entry.problem}" for entry in listing.ours if entry.problem]
         warnings += _kernel_warnings(records, {k.name: k.complete for k in kernels.list_kernels(esp).kernels})
     except BootcdError as error:
