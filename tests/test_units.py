@@ -29,7 +29,7 @@ Read = Callable[[str], dict[str, list[str]]]
 """Reads a unit: each key with its values."""
 
 EXPOSURE = {
-    "bootcd.service": 3.4,
+    "bootcd.service": 3.6,
     "bootcd-boot-complete.service": 2.6,
     "bootcd-boot-failed.service": 2.6,
     "bootcd-boot-started.service": 2.6,
@@ -47,7 +47,7 @@ OPEN = {
     "UMask=", "RestrictAddressFamilies=~AF_UNIX", "RestrictAddressFamilies=~AF_(INET|INET6)",
     "SystemCallFilter=~@mount", "SystemCallFilter=~@privileged", "SystemCallFilter=~@resources",
     "CapabilityBoundingSet=~CAP_SYS_ADMIN", "CapabilityBoundingSet=~CAP_MKNOD", "CapabilityBoundingSet=~CAP_MAC_*",
-    "CapabilityBoundingSet=~CAP_LINUX_IMMUTABLE",
+    "CapabilityBoundingSet=~CAP_LINUX_IMMUTABLE", "CapabilityBoundingSet=~CAP_SET(UID|GID|PCAP)",
     "CapabilityBoundingSet=~CAP_(DAC_*|FOWNER|IPC_OWNER)", "CapabilityBoundingSet=~CAP_(CHOWN|FSETID|SETFCAP)",
 }
 """The points of bootcd.service that are open at all."""

@@ -30,6 +30,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LAST_WORDS = 2000
 _MAX_OUTPUT = 64 << 10
 _CHUNK = 16 << 10
+_END_SECONDS = 5.0
 
 
 def find(program: str) -> str | None:
@@ -147,6 +148,36 @@ def background(
                 child.wait()
     finally:
         os.close(reading)
+
+
+class Served:
+    """A program of our own that serves whoever started it, over a socket that it has inherited."""
+
+    def __init__(self, child: subprocess.Popen[bytes]) -> None:
+        self._child = child
+
+    def how(self) -> str:
+        """How it ended, in words."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(_END_SECONDS)
+        status = self._child.returncode
+        return "not yet" if status is None else f"exit status {status}" if status >= 0 else f"signal {-status}"
+
+    def end(self) -> None:
+        """Wait for its end, which the end of the socket should have brought about."""
+        try:
+            self._child.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+
+
+def serve(argv: Sequence[str], descriptor: int) -> Served:
+    """Start a program of our own, with our environment, and with one descriptor more. Raises Unsupported."""
+    try:
+        return Served(subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=[descriptor], cwd="/"))
+    except OSError as error:
+        raise Unsupported(f"cannot run {argv[0]}: {error.strerror}") from error
 
 
 def _environment(more: Mapping[str, str] | None) -> dict[str, str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -72,12 +73,12 @@ class Offer:
 
 
 def options_for(reference: ImageReference, config: Config) -> SourceOptions:
-    """How a source is reached by the configuration."""
+    """How a source is reached by the configuration. With the rights of root, another process does it without them."""
     return SourceOptions(
         insecure=reference.host in config.registry_insecure,
         ca_file=Path(config.registry_ca_file) if config.registry_ca_file else None,
         auth_file=Path(config.registry_auth_file) if config.registry_auth_file else None,
-        proxy=config.registry_proxy, no_proxy=config.registry_no_proxy,
+        proxy=config.registry_proxy, no_proxy=config.registry_no_proxy, separate=os.geteuid() == 0,
     )
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import AuthenticationFailed, ConfigError, SourceUnreachable, Unsupported
+from ..errors import AuthenticationFailed, BootcdError, ConfigError, SourceUnreachable, Unsupported
 from . import credhelper
 from .http import Http, host_of
 
@@ -231,12 +232,17 @@ class Authenticator:
         self._host = host
         self._repository = repository
         self._auth_file = auth_file
-        self._credentials: Credentials | None = None
-        self._looked = False
+        self._credentials: Credentials | BootcdError | None = None
+        self._looked_in: list[Path] | None = None
         self._lock = threading.Lock()
         self._header: str | None = None
         self._expires = float("inf")
         self._challenge: Challenge | None = None
+
+    def prepare(self) -> None:
+        """Look for credentials now; an error counts only when the registry asks for any."""
+        with self._lock, contextlib.suppress(BootcdError):
+            self._known()
 
     def header(self) -> str | None:
         """The `Authorization` to send, None while the registry has not asked for any."""
@@ -271,14 +277,18 @@ class Authenticator:
         credentials = self._known()
         if credentials is not None:
             return AuthenticationFailed(f"{text} with the credentials from {credentials.origin}")
-        files = [self._auth_file] if self._auth_file is not None else auth_files()
-        looked = ", ".join(str(path) for path in files)
+        looked = ", ".join(str(path) for path in self._looked_in or ())
         return AuthenticationFailed(f"{text}, and there are no credentials for {self._host} in {looked}")
 
     def _known(self) -> Credentials | None:
-        if not self._looked:
-            self._credentials = find_credentials(self._host, self._repository, self._auth_file)
-            self._looked = True
+        if self._looked_in is None:
+            self._looked_in = [self._auth_file] if self._auth_file is not None else auth_files()
+            try:
+                self._credentials = find_credentials(self._host, self._repository, self._auth_file)
+            except BootcdError as error:
+                self._credentials = error
+        if isinstance(self._credentials, BootcdError):
+            raise self._credentials
         return self._credentials
 
     def _answer(self, challenge: Challenge) -> None:

@@ -16,8 +16,7 @@ from ..formats.oci import MAX_DOCUMENT, Descriptor, Manifest
 from ..model import ImageReference, Platform
 from .auth import Authenticator
 from .http import Answer, Http
-from .resolve import DOCUMENT_TYPES, digest_of, located, resolve, verify
-from .retry import persist
+from .resolve import DOCUMENT_TYPES, companion_of, manifest_of
 from .sources import FetchedManifest, SourceOptions, TransientFailure
 
 _PIECE = 64 << 10  # what a broken connection may take with it
@@ -44,19 +43,10 @@ class RegistrySource:
         self._base: str | None = None
 
     def manifest(self, platform: Platform) -> FetchedManifest:
-        what = str(self.reference)
-        wanted = self.reference.digest
-        data, declared = persist(self.options, lambda: self._document(wanted or self.reference.tag or "latest", None))
-        if wanted is not None:
-            verify(data, wanted, what)
-        return resolve(what, data, declared, wanted or digest_of(data), platform, self._listed)
+        return manifest_of(self.reference, self.options, self.document, platform)
 
     def companion(self, tag: str) -> Manifest:
-        data, _ = persist(self.options, lambda: self._document(tag, None))
-        try:
-            return Manifest.parse(data)
-        except OciError as error:
-            raise located(error, f"{self.reference}: {tag}") from None
+        return companion_of(self.reference, self.options, self.document, tag)
 
     def blob(self, descriptor: Descriptor, offset: int = 0) -> Download:
         what = f"{self.reference}: blob {descriptor.digest}"
@@ -69,19 +59,17 @@ class RegistrySource:
             raise
         return Download(what, answer, descriptor.size, offset, skip)
 
+    def prepare(self) -> None:
+        """Read, while that is permitted, whatever will be needed of this machine's files. Raises nothing: what is
+        missing counts when it is needed."""
+        self._auth.prepare()
+
     def close(self) -> None:
         self._http.close()
 
-    def _listed(self, descriptor: Descriptor) -> bytes:
-        """A manifest that an index names."""
-        what = f"{self.reference}: manifest {descriptor.digest}"
-        data, _ = persist(self.options, lambda: self._document(descriptor.digest, descriptor.size))
-        if len(data) != descriptor.size:
-            raise BlobMismatch(f"{what}: has {len(data)} bytes, not {descriptor.size}")
-        verify(data, descriptor.digest, what)
-        return data
-
-    def _document(self, name: str, size: int | None) -> tuple[bytes, str | None]:
+    def document(self, name: str, size: int | None) -> tuple[bytes, str | None]:
+        """A manifest or index by tag or digest, unverified, and the media type that came with it; `size` is what an
+        index says of it. Raises TransientFailure, and what `manifest` raises."""
         what = str(self.reference) if size is None else f"{self.reference}: manifest {name}"
         answer = self._get(what, f"manifests/{name}", {"Accept": _ACCEPT})
         try:

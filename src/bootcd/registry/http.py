@@ -37,7 +37,7 @@ import requests.utils
 import urllib3
 
 from .. import __version__
-from ..errors import AuthenticationFailed, ConfigError, SourceUnreachable
+from ..errors import AuthenticationFailed, BlobMismatch, ConfigError, SourceUnreachable
 from .certificates import find
 from .sources import SourceOptions, TransientFailure
 
@@ -232,6 +232,18 @@ class Http:
             except ValueError:
                 url = ""
         raise SourceUnreachable(f"{what}: more than {_MAX_REDIRECTS} redirects")
+
+    def file(self, url: str, limit: int) -> tuple[int, bytes]:
+        """The status of an answer and, when that is 200, its body. Raises BlobMismatch when that has more than `limit`
+        bytes, and what `get` raises."""
+        answer = self.get(url, url, {}, None)
+        try:
+            data = answer.read_all(limit) if answer.status == 200 else b""
+        finally:
+            answer.close()
+        if data is None:
+            raise BlobMismatch(f"{url}: has more than {limit} bytes")
+        return answer.status, data
 
     def small(
         self,

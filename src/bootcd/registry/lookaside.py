@@ -23,12 +23,13 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from ..errors import SignatureError, SourceUnreachable, TrustPolicyError
+from ..errors import BlobMismatch, SignatureError, SourceUnreachable, TrustPolicyError
 from ..formats.imagename import ImageName
 from ..linux import files
 from .gpg import MAX_SIGNATURE, SignedMessage
 from .http import Http
 from .retry import persist
+from .separate import SignatureStore
 from .sigstore import MAX_SIGNATURES
 from .sources import SourceOptions
 
@@ -100,9 +101,10 @@ class _Store:
         except ValueError:
             raise TrustPolicyError(f"{section.origin}: lookaside: '{base}' is no address") from None
         self._options = options
-        self._http: Http | None = None
+        self._server: Http | SignatureStore | None = None
         if self._parts.scheme in ("http", "https") and self._parts.hostname:
-            self._http = Http(self._parts.netloc, replace(options, insecure=False))
+            there = replace(options, insecure=False)
+            self._server = (SignatureStore if options.separate else Http)(self._parts.netloc, there)
         elif self._parts.scheme != "file" or self._parts.netloc:
             raise TrustPolicyError(f"{section.origin}: lookaside: '{base}' is neither https:, http: nor file:///")
 
@@ -110,15 +112,23 @@ class _Store:
         return self
 
     def __exit__(self, *about: object) -> None:
-        if self._http is not None:
-            self._http.close()
+        if self._server is not None:
+            self._server.close()
 
     def read(self, url: str) -> bytes | None:
         """One signature, at most one byte more than `MAX_SIGNATURE`; None when there is none."""
-        if self._http is None:
+        server = self._server
+        if server is None:
             return _file(unquote(urlsplit(url).path))
-        http = self._http
-        return persist(self._options, lambda: _fetched(http, url))
+        try:
+            status, data = persist(self._options, lambda: server.file(url, MAX_SIGNATURE))
+        except BlobMismatch:
+            return bytes(MAX_SIGNATURE + 1)  # too large to be one, whatever it holds
+        if status in (404, 410):
+            return None
+        if status != 200:
+            raise SourceUnreachable(f"{url}: HTTP {status}")
+        return data
 
 
 def _file(path: str) -> bytes | None:
@@ -129,21 +139,6 @@ def _file(path: str) -> bytes | None:
             return None
         with open(descriptor, "rb") as file:
             return file.read(MAX_SIGNATURE + 1)
-
-
-def _fetched(http: Http, url: str) -> bytes | None:
-    answer = http.get(url, url, {}, None)
-    try:
-        if answer.status in (404, 410):
-            return None
-        if answer.status != 200:
-            raise SourceUnreachable(f"{url}: HTTP {answer.status}")
-        data = answer.read_all(MAX_SIGNATURE)
-    finally:
-        answer.close()
-    if data is None:
-        return bytes(MAX_SIGNATURE + 1)  # too large to be one, whatever it holds
-    return data
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from collections.abc import Callable
 
 from ..errors import BlobMismatch, BootcdError, OciError
 from ..formats.oci import INDEX_TYPES, LAYER_COMPRESSION, MANIFEST_TYPES, MAX_DOCUMENT, Descriptor, Index, Manifest
-from ..model import Platform
-from .sources import FetchedManifest
+from ..model import ImageReference, Platform
+from .retry import persist
+from .sources import FetchedManifest, SourceOptions
 
 DOCUMENT_TYPES = (*sorted(MANIFEST_TYPES), *sorted(INDEX_TYPES))
 """What may be asked for and what may come."""
@@ -43,6 +44,41 @@ def located(error: BootcdError, what: str) -> BootcdError:
     """The same error, with a message that begins with what it is about."""
     text = str(error)
     return error if text.startswith(what) else type(error)(f"{what}: {text}", advice=error.hint)
+
+
+Documents = Callable[[str, int | None], tuple[bytes, str | None]]
+"""Fetches a document by tag or digest, of that size if it is known, unverified: its bytes and the media type that came
+with it. Raises TransientFailure, and what `Source.manifest` raises."""
+
+
+def manifest_of(reference: ImageReference, options: SourceOptions, documents: Documents, platform: Platform
+                ) -> FetchedManifest:
+    """What `Source.manifest` returns and raises, from the documents of a registry."""
+    what = str(reference)
+    wanted = reference.digest
+    data, declared = persist(options, lambda: documents(wanted or reference.tag or "latest", None))
+    if wanted is not None:
+        verify(data, wanted, what)
+
+    def listed(descriptor: Descriptor) -> bytes:
+        """A manifest that an index names."""
+        where = f"{what}: manifest {descriptor.digest}"
+        found, _ = persist(options, lambda: documents(descriptor.digest, descriptor.size))
+        if len(found) != descriptor.size:
+            raise BlobMismatch(f"{where}: has {len(found)} bytes, not {descriptor.size}")
+        verify(found, descriptor.digest, where)
+        return found
+
+    return resolve(what, data, declared, wanted or digest_of(data), platform, listed)
+
+
+def companion_of(reference: ImageReference, options: SourceOptions, documents: Documents, tag: str) -> Manifest:
+    """What `Source.companion` returns and raises, from the documents of a registry."""
+    data, _ = persist(options, lambda: documents(tag, None))
+    try:
+        return Manifest.parse(data)
+    except OciError as error:
+        raise located(error, f"{reference}: {tag}") from None
 
 
 def resolve(

@@ -14,7 +14,7 @@ should read those bytes, because it alone verifies size and digest, resumes and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -41,7 +41,7 @@ class SourceOptions:
     hosts but those of `no_proxy`, in place of what the environment says. `auth_file` is the only place where
     credentials are looked for when given. `attempts` is how often in a row a transfer may fail without one new byte;
     the pause between two attempts starts at `backoff` and doubles up to `max_backoff`, which bounds what a server may
-    ask for with Retry-After as well.
+    ask for with Retry-After as well. `separate` lets another process, without rights, talk to the network.
     """
 
     insecure: bool = False
@@ -55,6 +55,7 @@ class SourceOptions:
     max_backoff: float = 30.0
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
+    separate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,14 +148,29 @@ def open_source(
 
 
 def _registry(ref: ImageReference, options: SourceOptions, registries: Registries | None) -> Source:
-    from .client import RegistrySource
-    from .mirrored import Mirrored
-
-    places: list[Source] = []
+    endpoints = []
     for endpoint in (registries or Registries()).endpoints(ref):
         if endpoint.is_mirror:
             there = replace(options, insecure=endpoint.insecure, attempts=min(options.attempts, _MIRROR_ATTEMPTS))
         else:
             there = replace(options, insecure=options.insecure or endpoint.insecure)
-        places.append(RegistrySource(endpoint.reference, there))
-    return places[0] if places[0].reference == ref and len(places) == 1 else Mirrored(ref, options, places)
+        endpoints.append((endpoint.reference, there))
+    places = _separate(endpoints) if options.separate else _here(endpoints)
+    if places[0].reference == ref and len(places) == 1:
+        return places[0]
+    from .mirrored import Mirrored
+
+    return Mirrored(ref, options, places)
+
+
+def _here(endpoints: Sequence[tuple[ImageReference, SourceOptions]]) -> list[Source]:
+    from .client import RegistrySource
+
+    return [RegistrySource(reference, options) for reference, options in endpoints]
+
+
+def _separate(endpoints: Sequence[tuple[ImageReference, SourceOptions]]) -> list[Source]:
+    from .separate import SeparateSource, fetcher
+
+    one = fetcher(endpoints)
+    return [SeparateSource(reference, options, one, place) for place, (reference, options) in enumerate(endpoints)]
