@@ -206,7 +206,7 @@ def test_signatures_do_not_pile_up(address: str) -> None:
     run(main)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_is_sent_is_answered(address: str, data: st.DataObject) -> None:
     """Any member with any arguments gets one answer, never an internal error."""
