@@ -33,7 +33,7 @@ function __bootcctl_deployments
     string split ' ' -- 'booted default staged rollback'
     bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
 end
-set -g __bootcctl_valued --algorithm --config --encrypt --esp --esp-size --filesystem --format --image-size --karg --label --name --report --root-size --root-ssh-authorized-keys --soft-reboot --sysroot --xattrs
+set -g __bootcctl_valued --algorithm --config --encrypt --esp --esp-size --filesystem --format --from --image-size --karg --label --name --report --root-size --root-ssh-authorized-keys --soft-reboot --sysroot --xattrs
 set -g __bootcctl_groups install health etc kargs image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
@@ -81,6 +81,7 @@ complete -c bootcctl -n '__bootcctl_at upgrade' -l check -d 'only tell whether t
 complete -c bootcctl -n '__bootcctl_at upgrade' -l download-only -d 'stage it, but let a later upgrade make it boot'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l apply -d 'reboot into it now'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l soft-reboot -r -a 'no auto required' -d 'with --apply: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default: no)'
+complete -c bootcctl -n '__bootcctl_at upgrade' -l from -r -d 'read the image from there, such as oci:/media/usb, and still follow the reference'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l allow-rejected -d 'take the image even if this machine was rolled back from it'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l allow-untried -d 'do not wait until the boot of the running deployment is complete'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l allow-downgrade -d 'take the image even if it is older than what runs'
@@ -90,6 +91,7 @@ complete -c bootcctl -n '__bootcctl_at switch' -s h -l help -d 'show this help m
 complete -c bootcctl -n '__bootcctl_at switch' -l download-only -d 'stage it, but let a later upgrade make it boot'
 complete -c bootcctl -n '__bootcctl_at switch' -l apply -d 'reboot into it now'
 complete -c bootcctl -n '__bootcctl_at switch' -l soft-reboot -r -a 'no auto required' -d 'with --apply: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default: no)'
+complete -c bootcctl -n '__bootcctl_at switch' -l from -r -d 'read the image from there, such as oci:/media/usb, and still follow the reference'
 complete -c bootcctl -n '__bootcctl_at switch' -l allow-untried -d 'do not wait until the boot of the running deployment is complete'
 complete -c bootcctl -n '__bootcctl_at switch' -l background -d 'nobody waits for it: take CPU and disk only when they are idle'
 complete -c bootcctl -n '__bootcctl_at switch' -l json -d 'print the result as JSON'
@@ -142,6 +144,7 @@ complete -c bootcctl -n '__bootcctl_at install' -a to-disk -d 'erase a disk, or 
 complete -c bootcctl -n '__bootcctl_at install' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at install to-filesystem' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at install to-filesystem' -l karg -r -d 'kernel argument of this machine, kept by every upgrade; may be repeated'
+complete -c bootcctl -n '__bootcctl_at install to-filesystem' -l from -r -d 'read the image from there, such as oci:/media/usb, and still follow the reference'
 complete -c bootcctl -n '__bootcctl_at install to-filesystem' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at install to-disk' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at install to-disk' -l wipe -d 'erase what is on the disk; needed where there is anything'
@@ -153,6 +156,7 @@ complete -c bootcctl -n '__bootcctl_at install to-disk' -l esp-size -r -d 'size 
 complete -c bootcctl -n '__bootcctl_at install to-disk' -l root-size -r -d 'size of the root partition (default: the rest of the disk)'
 complete -c bootcctl -n '__bootcctl_at install to-disk' -l karg -r -d 'kernel argument of this machine, kept by every upgrade; may be repeated'
 complete -c bootcctl -n '__bootcctl_at install to-disk' -l root-ssh-authorized-keys -r -F -d 'public keys that may log in as root'
+complete -c bootcctl -n '__bootcctl_at install to-disk' -l from -r -d 'read the image from there, such as oci:/media/usb, and still follow the reference'
 complete -c bootcctl -n '__bootcctl_at install to-disk' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at install to-disk' -F
 complete -c bootcctl -n '__bootcctl_at health' -a show -d 'show the verdict on each deployment, with its reason'

@@ -335,6 +335,7 @@ _bootcctl_install_to_disk() {
         '--root-size[size of the root partition (default\: the rest of the disk)]:value: ' \
         '--karg[kernel argument of this machine, kept by every upgrade; may be repeated]:value: ' \
         '--root-ssh-authorized-keys[public keys that may log in as root]:file:_files' \
+        '--from[read the image from there, such as oci\:/media/usb, and still follow the reference]:value: ' \
         '--json[print the result as JSON]' \
         '1:file:_files' \
         '*:value: '
@@ -344,6 +345,7 @@ _bootcctl_install_to_filesystem() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '--karg[kernel argument of this machine, kept by every upgrade; may be repeated]:value: ' \
+        '--from[read the image from there, such as oci\:/media/usb, and still follow the reference]:value: ' \
         '--json[print the result as JSON]' \
         '*:value: '
 }
@@ -472,6 +474,7 @@ _bootcctl_switch() {
         '--download-only[stage it, but let a later upgrade make it boot]' \
         '--apply[reboot into it now]' \
         '--soft-reboot[with --apply\: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default\: no)]:value:(no auto required)' \
+        '--from[read the image from there, such as oci\:/media/usb, and still follow the reference]:value: ' \
         '--allow-untried[do not wait until the boot of the running deployment is complete]' \
         '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]' \
@@ -485,6 +488,7 @@ _bootcctl_upgrade() {
         '--download-only[stage it, but let a later upgrade make it boot]' \
         '--apply[reboot into it now]' \
         '--soft-reboot[with --apply\: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default\: no)]:value:(no auto required)' \
+        '--from[read the image from there, such as oci\:/media/usb, and still follow the reference]:value: ' \
         '--allow-rejected[take the image even if this machine was rolled back from it]' \
         '--allow-untried[do not wait until the boot of the running deployment is complete]' \
         '--allow-downgrade[take the image even if it is older than what runs]' \

@@ -11,8 +11,26 @@ from typing import Protocol
 
 from .errors import UsageError
 
-TRANSPORTS = ("docker", "oci", "oci-archive")
-"""Transports in the spelling of containers-transports(5); `docker` is a registry."""
+TRANSPORTS = ("docker", "oci", "oci-archive", "docker-archive", "dir", "containers-storage", "tar")
+"""Transports in the spelling of containers-transports(5); `docker` is a registry, and `tar`, which is our own, a root
+file system."""
+
+_ELSEWHERE = {
+    "docker-daemon": "Save the image, 'docker save -o FILE NAME', and take docker-archive:FILE.",
+    "tarball": "Take tar:FILE.",
+    "ostree": "ostree is not used here; take the container image that the commit is in.",
+    "ostree-image-signed": "Leave it out: policy.json says what has to be signed, see bootcd-policy(7).",
+    "ostree-unverified-registry": "Take docker://HOST/PATH; policy.json says what has to be signed, see "
+                                  "bootcd-policy(7).",
+    "ostree-unverified-image": "Leave it out: policy.json says what has to be signed, see bootcd-policy(7).",
+    "ostree-remote-image": "Leave it out: policy.json says what has to be signed, see bootcd-policy(7).",
+    "ostree-remote-registry": "Take docker://HOST/PATH; policy.json says what has to be signed, see bootcd-policy(7).",
+    "atomic": "Take docker://HOST/PATH, where that registry is.",
+    "sif": "Copy the image, 'skopeo copy sif:FILE oci:DIR', and take oci:DIR.",
+    "docker-tar": "Take docker-archive:FILE.",
+    "file": "Say what it is: oci:DIR, oci-archive:FILE, docker-archive:FILE, dir:DIR or tar:FILE.",
+}
+"""What else people know, and what to do instead."""
 
 FILESYSTEMS = ("ext4", "btrfs")
 """What the root partition of a new disk can have."""
@@ -25,6 +43,8 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_STORED = re.compile(rf"(?P<spec>\[[^\]]+\])?(?P<name>@[0-9a-f]{{64}}|(?:{_HOST.pattern}/)?{_PATH.pattern})"
+                     rf"(?::(?P<tag>{_TAG.pattern}))?")
 
 
 def is_digest(text: str) -> bool:
@@ -36,9 +56,10 @@ def is_digest(text: str) -> bool:
 class ImageReference:
     """Where an image comes from.
 
-    `transport` is one of `TRANSPORTS`. For `docker`, `name` is host and repository path; for `oci` and `oci-archive` it
-    is a file system path. `tag` and `digest` select the image; both may be absent for the file transports, which then
-    must hold exactly one image.
+    `transport` is one of `TRANSPORTS`. For `docker`, `name` is host and repository path; for `containers-storage` it is
+    the name there, behind `[DRIVER@ROOT+RUN]` if that was given; for all others it is a file system path. `tag` and
+    `digest` select the image; both may be absent for the file transports, which then must hold exactly one image. The
+    tag of a `docker-archive` is a whole name, or `@N` for the image at place N.
     """
 
     transport: str
@@ -48,13 +69,17 @@ class ImageReference:
 
     @classmethod
     def parse(cls, text: str) -> ImageReference:
-        """Read `[docker://]HOST/PATH[:TAG][@DIGEST]`, `oci:DIR[:TAG]` or `oci-archive:FILE[:TAG]`.
+        """Read `[docker://]HOST/PATH[:TAG][@DIGEST]`, or `TRANSPORT:PLACE` with one of the others; bootcctl(8) has all
+        forms.
 
         `registry:` is accepted as another name of `docker://`, as bootc writes it. Raises UsageError.
         """
-        for transport in ("oci", "oci-archive"):
-            if text.startswith(transport + ":"):
-                return cls._parse_file(transport, text[len(transport) + 1 :], text)
+        transport, colon, rest = text.partition(":")
+        if colon and transport in TRANSPORTS[1:]:
+            return cls._parse_local(transport, rest, text)
+        if colon and transport in _ELSEWHERE and not rest.split("/")[0].isdigit():
+            raise UsageError(f"image reference '{text}': images are not taken from {transport}:",
+                             advice=_ELSEWHERE[transport])
         for prefix in ("docker://", "registry:"):
             if text.startswith(prefix):
                 return cls._parse_registry(text[len(prefix) :], text)
@@ -64,16 +89,30 @@ class ImageReference:
         return cls._parse_registry(text, text)
 
     @classmethod
-    def _parse_file(cls, transport: str, rest: str, whole: str) -> ImageReference:
+    def _parse_local(cls, transport: str, rest: str, whole: str) -> ImageReference:
         digest = None
         if "@" in rest and is_digest(rest.rpartition("@")[2]):
             rest, _, digest = rest.rpartition("@")
-        name, colon, tag = rest.rpartition(":")
-        if not colon or "/" in tag:
-            name, tag = rest, ""
+        if transport == "containers-storage":
+            return cls._parse_storage(rest, digest, whole)
+        name, tag = rest, ""
+        if transport == "docker-archive":
+            name, _, tag = rest.partition(":")
+        elif transport in ("oci", "oci-archive") and "/" not in rest.rpartition(":")[2] and ":" in rest:
+            name, _, tag = rest.rpartition(":")
         if not name:
             raise UsageError(f"image reference '{whole}' names no path")
         return cls(transport, name, tag or None, digest)
+
+    @classmethod
+    def _parse_storage(cls, rest: str, digest: str | None, whole: str) -> ImageReference:
+        found = _STORED.fullmatch(rest)
+        if found is None:
+            raise UsageError(f"image reference '{whole}' is malformed",
+                             advice="Write containers-storage:[[DRIVER@ROOT]]NAME[:TAG], as 'podman images' shows it.")
+        by_id = "@" in found["name"]
+        return cls("containers-storage", (found["spec"] or "") + found["name"],
+                   found["tag"] or (None if digest or by_id else "latest"), digest)
 
     @classmethod
     def _parse_registry(cls, rest: str, whole: str) -> ImageReference:
@@ -95,9 +134,12 @@ class ImageReference:
 
     def absolute(self) -> ImageReference:
         """The same image, named so that it means the same in another directory."""
-        if self.transport == "docker":
-            return self
-        return replace(self, name=os.path.abspath(self.name))
+        return replace(self, name=os.path.abspath(self.name)) if self.path else self
+
+    @property
+    def path(self) -> str:
+        """The file or directory that holds the image; empty for registries and containers-storage."""
+        return "" if self.transport in ("docker", "containers-storage") else self.name
 
     @property
     def host(self) -> str:

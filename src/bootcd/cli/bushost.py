@@ -119,16 +119,17 @@ class BusHost:
         return _result(CheckResult, self._job("check", "Check", self._options))
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
-                allow_downgrade: bool = False, apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
+                allow_downgrade: bool = False, take_from: str = "", apply: bool = False,
+                soft_reboot: str = "no") -> ChangeResult:
         wanted = {"allow-rejected": allow_rejected, "allow-untried": allow_untried,
                   "allow-downgrade": allow_downgrade}
-        options = self._options | _set(wanted) | _applying(apply, soft_reboot)
+        options = self._options | _set(wanted) | _taking(take_from) | _applying(apply, soft_reboot)
         return _result(ChangeResult, self._job("upgrade", "Download" if download_only else "Upgrade", options))
 
-    def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, apply: bool = False,
-               soft_reboot: str = "no") -> ChangeResult:
+    def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, take_from: str = "",
+               apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
         wanted = {"download-only": download_only, "allow-untried": allow_untried}
-        options = self._options | _set(wanted) | _applying(apply, soft_reboot)
+        options = self._options | _set(wanted) | _taking(take_from) | _applying(apply, soft_reboot)
         return _result(ChangeResult, self._job("switch", "Switch", _absolute(image), options))
 
     def finalize(self) -> ChangeResult:
@@ -215,11 +216,11 @@ class BusHost:
     def adopt(self, *, dry_run: bool = False) -> ChangeResult:
         return self._direct().adopt(dry_run=dry_run)
 
-    def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
-        return self._direct().install(image, kargs=kargs)
+    def install(self, image: str, *, kargs: Sequence[str] = (), take_from: str = "") -> ChangeResult:
+        return self._direct().install(image, kargs=kargs, take_from=take_from)
 
-    def install_to_disk(self, disk: str, image: str, options: DiskOptions) -> DiskResult:
-        return self._direct().install_to_disk(disk, image, options)
+    def install_to_disk(self, disk: str, image: str, options: DiskOptions, *, take_from: str = "") -> DiskResult:
+        return self._direct().install_to_disk(disk, image, options, take_from=take_from)
 
     def image_mount(self, image: str, directory: str, *, bootable: bool = False) -> None:
         self._direct().image_mount(image, directory, bootable=bootable)
@@ -344,6 +345,10 @@ def _applying(apply: bool, soft_reboot: str) -> dict[str, Any]:
     return ({"apply": True} if apply else {}) | ({"soft-reboot": soft_reboot} if soft_reboot != "no" else {})
 
 
+def _taking(place: str) -> dict[str, Any]:
+    return {"take-from": _absolute(place)} if place else {}
+
+
 def _absolute(image: str) -> str:
     reference = ImageReference.parse(image)
-    return image if reference.transport == "docker" else str(reference.absolute())
+    return str(reference.absolute()) if reference.path else image

@@ -48,6 +48,9 @@ def explain(options: Namespace) -> int:
 
 
 def upgrade(options: Namespace) -> int:
+    if options.check and options.take_from:
+        raise UsageError("--check asks the source of the tracked image", advice="Leave one of --check and --from out; "
+                         "'bootcctl image verify' tells what a place has.")
     if options.check:
         with host(options) as machine:
             found = machine.check()
@@ -61,7 +64,7 @@ def upgrade(options: Namespace) -> int:
         return change(options, lambda machine: machine.upgrade(
             download_only=options.download_only, allow_rejected=options.allow_rejected,
             allow_untried=options.allow_untried, allow_downgrade=options.allow_downgrade,
-            apply=options.apply, soft_reboot=options.soft_reboot))
+            take_from=options.take_from, apply=options.apply, soft_reboot=options.soft_reboot))
     except NotProven as error:
         if not options.background:
             raise
@@ -71,8 +74,8 @@ def upgrade(options: Namespace) -> int:
 
 def switch(options: Namespace) -> int:
     return change(options, lambda machine: machine.switch(
-        options.image, download_only=options.download_only, allow_untried=options.allow_untried, apply=options.apply,
-        soft_reboot=options.soft_reboot))
+        options.image, download_only=options.download_only, allow_untried=options.allow_untried,
+        take_from=options.take_from, apply=options.apply, soft_reboot=options.soft_reboot))
 
 
 def rollback(options: Namespace) -> int:
@@ -105,7 +108,8 @@ def adopt(options: Namespace) -> int:
 
 
 def install(options: Namespace) -> int:
-    return change(options, lambda machine: machine.install(options.image, kargs=options.karg), direct=True)
+    return change(options, lambda machine: machine.install(
+        options.image, kargs=options.karg, take_from=options.take_from), direct=True)
 
 
 def install_to_disk(options: Namespace) -> int:
@@ -116,7 +120,8 @@ def install_to_disk(options: Namespace) -> int:
         result = machine.install_to_disk(options.disk, options.image, DiskOptions(
             wipe=options.wipe, dry_run=options.dry_run, filesystem=options.filesystem, encrypt=options.encrypt,
             esp_size=options.esp_size, root_size=options.root_size, image_size=options.image_size,
-            kargs=tuple(options.karg), root_ssh_keys=options.root_ssh_authorized_keys))
+            kargs=tuple(options.karg), root_ssh_keys=options.root_ssh_authorized_keys),
+            take_from=options.take_from)
     output.emit_json(result) if options.json else output.disk(result)
     return 0
 

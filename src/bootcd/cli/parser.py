@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
                      help="only tell whether there is a newer image; exit status 77 when there is none")
     how.add_argument("--download-only", action="store_true", help="stage it, but let a later upgrade make it boot")
     _apply(upgrade, how)
+    _from(upgrade)
     upgrade.add_argument("--allow-rejected", action="store_true",
                          help="take the image even if this machine was rolled back from it")
     _allow_untried(upgrade)
@@ -70,6 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     how = switch.add_mutually_exclusive_group()
     how.add_argument("--download-only", action="store_true", help="stage it, but let a later upgrade make it boot")
     _apply(switch, how)
+    _from(switch)
     _allow_untried(switch)
     _background(switch)
     _json(switch)
@@ -124,6 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     filesystem.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
     filesystem.add_argument("--karg", action="append", default=[], metavar="ARG",
                             help="kernel argument of this machine, kept by every upgrade; may be repeated")
+    _from(filesystem)
     _json(filesystem)
 
     disk = verb("to-disk", "commands:install_to_disk", "erase a disk, or make a disk image, and install there", install)
@@ -144,6 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
                       help="kernel argument of this machine, kept by every upgrade; may be repeated")
     disk.add_argument("--root-ssh-authorized-keys", default="", metavar="FILE", help="public keys that may log in as "
                       "root")
+    _from(disk)
     _json(disk)
 
     health = group("health", "whether deployments work here: verdicts, and the checks that they come from")
@@ -236,7 +240,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_IMAGE_HELP = "[docker://]HOST/PATH[:TAG][@DIGEST], oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
+_IMAGE_HELP = "[docker://]HOST/PATH[:TAG][@DIGEST], oci:DIR[:TAG], dir:DIR, tar:FILE and more, see bootcctl(8)"
 _WHICH = "id, version, label, booted, default, staged or rollback"
 
 
@@ -268,6 +272,11 @@ def _apply(parser: argparse.ArgumentParser, how: Any) -> None:
     how.add_argument("--apply", action="store_true", help="reboot into it now")
     parser.add_argument("--soft-reboot", choices=SOFT_REBOOTS, default="no", help="with --apply: keep the kernel "
                         "running if that comes to the same as a reboot, or do not reboot at all (default: %(default)s)")
+
+
+def _from(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="take_from", metavar="PLACE", default="", help="read the image from there, such "
+                        "as oci:/media/usb, and still follow the reference")
 
 
 def _allow_untried(parser: argparse.ArgumentParser) -> None:

@@ -50,6 +50,9 @@ LAYER_COMPRESSION: Mapping[str, str] = {
 REF_NAME = "org.opencontainers.image.ref.name"
 """Annotation that gives an image of a layout its name."""
 
+_COMPANION = re.compile(r"sha256-[0-9a-f]{64}\.(?:sig|att|sbom)")
+"""Tags of what cosign attaches to an image."""
+
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
@@ -194,8 +197,10 @@ class Index:
         raise NoMatchingPlatform(f"the index has no manifest for {platform}, only for: {listed or 'none'}")
 
     def named(self, name: str | None) -> Descriptor:
-        """The image of a layout with this name; without a name, the only one. Raises ImageNotFound."""
-        found = [item for item in self.manifests if name is None or item.annotations.get(REF_NAME) == name]
+        """The image of a layout with this name; without a name, the only one, where signatures and other things that
+        are about an image do not count. Raises ImageNotFound."""
+        found = [item for item in self.manifests if item.annotations.get(REF_NAME) == name or (
+            name is None and not _COMPANION.fullmatch(item.annotations.get(REF_NAME, "")))]
         if len({item.digest for item in found}) == 1:
             return found[0]
         names = ", ".join(sorted({shown(item.annotations.get(REF_NAME, "")) for item in self.manifests})[:20])

@@ -142,7 +142,8 @@ class TrustPolicy:
     transports: Mapping[str, Mapping[str, tuple[Requirement, ...]]]
 
     def about(self, reference: ImageReference) -> Decision:
-        """What decides about an image. The path of a file transport must be absolute and without links."""
+        """What decides about an image. The path of a file transport must be absolute and without links, the name in
+        containers-storage one with the store in front, as in [overlay@/var/lib/containers/storage]quay.io/os."""
         scopes = self.transports.get(reference.transport, {})
         for name in (*_scopes(reference), ""):
             if name in scopes:
@@ -169,12 +170,26 @@ def _scopes(reference: ImageReference) -> list[str]:
         return [*name.scopes(), *name.wildcards()]
     if reference.transport == "oci":
         return [f"{reference.name}:{reference.tag or ''}", *path_scopes(reference.name)]
-    return path_scopes(reference.name)
+    if reference.transport == "containers-storage":
+        return _storage_scopes(reference)
+    return [] if reference.transport == "docker-archive" else path_scopes(reference.name)
+
+
+def _storage_scopes(reference: ImageReference) -> list[str]:
+    """The image, its repository, the name spaces above, the store with its driver, the store."""
+    spec, _, name = reference.name.partition("]")
+    root = spec.partition("@")[2]
+    names = [name] if name.startswith("@") else ImageName(name, reference.tag or "", reference.digest or "").scopes()
+    return [*(f"{spec}]{one}" for one in names), f"{spec}]", f"[{root}]"]
 
 
 def _check_scope(scopes: JsonObject, transport: str, scope: str) -> None:
     """What no image of a file transport could ever be in is a mistake, and a dangerous one."""
-    if transport in ("oci", "oci-archive", "dir") and scope:
+    if transport == "docker-archive" and scope:
+        raise scopes.error(shown(scope), "this transport has no scope but \"\", as in containers-policy.json(5)")
+    if transport == "containers-storage" and scope and not re.fullmatch(r"\[(?:[^]@/]+@)?/[^]]*\].*", scope):
+        raise scopes.error(shown(scope), "must begin with the store, as in [overlay@/var/lib/containers/storage]")
+    if transport in ("oci", "oci-archive", "dir", "tar") and scope:
         parts = scope.split("/")
         if parts[0] or scope == "/" or "" in parts[1:] or "." in parts or ".." in parts:
             raise scopes.error(shown(scope), "must be an absolute path without '.', '..' and '//', and not '/' alone")

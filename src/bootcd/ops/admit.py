@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import PolicyRejected, SignatureMissing, SignatureRejected, Untrusted
 from ..model import Platform
+from ..registry.carried import Carried
 from ..registry.judgement import Judgement, policy_file
 from ..registry.sources import FetchedManifest, Source
 from .machine import Machine
@@ -57,7 +58,7 @@ def admit(machine: Machine, source: Source) -> Admitted:
     fetched = source.manifest(Platform.current())
     judgement = judge(machine, source, fetched)
     if not judgement.accepted:
-        raise _refusal(str(source.reference), fetched, judgement)
+        raise _refusal(_named(source), fetched, judgement)
     admitted = Admitted(fetched, Verification.of(judgement))
     verified = admitted.verification
     log.debug("%s (%s) is let in as %s%s%s", source.reference, fetched.digest, verified.kind,
@@ -74,6 +75,11 @@ def judge(machine: Machine, source: Source, fetched: FetchedManifest) -> Judgeme
     from ..registry import trust
 
     return trust.judge(trust.load(config.trust_policy, config.trust_registries_d), source, fetched)
+
+
+def _named(source: Source) -> str:
+    """The image as errors name it, with the place that it was carried in."""
+    return f"{source.reference} from {source.place}" if isinstance(source, Carried) else str(source.reference)
 
 
 def _refusal(reference: str, fetched: FetchedManifest, judgement: Judgement) -> Untrusted:

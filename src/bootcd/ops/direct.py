@@ -92,19 +92,20 @@ class DirectHost:
         return last.checked(self._machine, self._by, lambda: update.check(self._machine))
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
-                allow_downgrade: bool = False, apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
+                allow_downgrade: bool = False, take_from: str = "", apply: bool = False,
+                soft_reboot: str = "no") -> ChangeResult:
         from . import update
 
         return self._applied("upgrade", apply, soft_reboot, lambda: update.upgrade(
             self._machine, download_only=download_only, allow_rejected=allow_rejected, allow_untried=allow_untried,
-            allow_downgrade=allow_downgrade))
+            allow_downgrade=allow_downgrade, take_from=take_from))
 
-    def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, apply: bool = False,
-               soft_reboot: str = "no") -> ChangeResult:
+    def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, take_from: str = "",
+               apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
         from . import update
 
         return self._applied("switch", apply, soft_reboot, lambda: update.switch(
-            self._machine, image, download_only=download_only, allow_untried=allow_untried))
+            self._machine, image, download_only=download_only, allow_untried=allow_untried, take_from=take_from))
 
     def finalize(self) -> ChangeResult:
         from . import update
@@ -231,15 +232,15 @@ class DirectHost:
 
         return work() if dry_run else self._recorded("adopt", work)
 
-    def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
+    def install(self, image: str, *, kargs: Sequence[str] = (), take_from: str = "") -> ChangeResult:
         from . import update
 
-        return self._recorded("install", lambda: update.install(self._machine, image, kargs))
+        return self._recorded("install", lambda: update.install(self._machine, image, kargs, take_from=take_from))
 
-    def install_to_disk(self, disk: str, image: str, options: DiskOptions) -> DiskResult:
+    def install_to_disk(self, disk: str, image: str, options: DiskOptions, *, take_from: str = "") -> DiskResult:
         from . import install
 
-        return install.install_to_disk(self._machine, disk, image, options, self._by)
+        return install.install_to_disk(self._machine, disk, image, options, self._by, take_from)
 
     def image_pull(self, image: str, *, name: str = "", bootable: bool = False) -> PullResult:
         from . import images

@@ -47,15 +47,17 @@ class Host(Protocol):
         """Ask the source of the tracked image what it offers now; nothing is downloaded but its manifest."""
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
-                allow_downgrade: bool = False, apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
+                allow_downgrade: bool = False, take_from: str = "", apply: bool = False,
+                soft_reboot: str = "no") -> ChangeResult:
         """Take what the tracked image reference names now. `download_only` stages it without making it the next
         to boot until a later `upgrade`. `allow_untried` does not wait for the boot of the running deployment to
-        be complete; `allow_downgrade` takes an image that is older than what runs. With `apply` the running
+        be complete; `allow_downgrade` takes an image that is older than what runs. With
+        `take_from`, the image is read from that place, and still taken as the tracked one. With `apply` the running
         machine reboots into what boots next, if that is another deployment; `soft_reboot` is one of
         SOFT_REBOOTS."""
 
-    def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, apply: bool = False,
-               soft_reboot: str = "no") -> ChangeResult:
+    def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, take_from: str = "",
+               apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
         """Follow another image reference from now on; the rest is as for `upgrade`."""
 
     def finalize(self) -> ChangeResult:
@@ -126,10 +128,10 @@ class Host(Protocol):
     def adopt(self, *, dry_run: bool = False) -> ChangeResult:
         """Make the deployments of bootc, which has installed this machine, those of bootcd."""
 
-    def install(self, image: str, *, kargs: Sequence[str] = ()) -> ChangeResult:
+    def install(self, image: str, *, kargs: Sequence[str] = (), take_from: str = "") -> ChangeResult:
         """Make the first deployment in an empty place."""
 
-    def install_to_disk(self, disk: str, image: str, options: DiskOptions) -> DiskResult:
+    def install_to_disk(self, disk: str, image: str, options: DiskOptions, *, take_from: str = "") -> DiskResult:
         """Make partitions and file systems on a disk, or in a file, and the first deployment there; erases what is on
         it. The installation that this is otherwise about stays as it is."""
 

@@ -46,8 +46,11 @@ _LOADER_CONFIG = b"timeout 3\n"
 _SECURE_BOOT_PCR = "7"
 
 
-def install_to_disk(machine: Machine, path: str, image: str, options: DiskOptions, by: str) -> DiskResult:
-    """Erase a disk, or make a file, and install there; of `machine` only the settings count.
+def install_to_disk(
+    machine: Machine, path: str, image: str, options: DiskOptions, by: str, take_from: str = "",
+) -> DiskResult:
+    """Erase a disk, or make a file, and install there; of `machine` only the settings count. `take_from` is as for
+    `update.install`.
 
     Raises DeviceNotFound, DeviceInUse, DeviceNotEmpty, DiskTooSmall, ReadOnly, UsageError, Unsupported and what the
     source raises before anything is written; later EspFull, RootFull and what `update.install` raises.
@@ -61,7 +64,7 @@ def install_to_disk(machine: Machine, path: str, image: str, options: DiskOption
         busy = block.users(disk) if is_there else ()
         if busy:
             raise DeviceInUse(f"{path} is in use: {', '.join(busy)}")
-        with source_of(reference, machine.config) as source:
+        with source_of(reference, machine.config, take_from) as source:
             admitted = admit(machine, source)
             _, config = fetch_config(source, admitted)
             size = sum(descriptor.size for descriptor, _ in admitted.fetched.manifest.check_image(config))
@@ -77,7 +80,7 @@ def install_to_disk(machine: Machine, path: str, image: str, options: DiskOption
         format.require(options.filesystem, encrypted=options.encrypt != "none")
         if not process.private_mounts():
             raise PermissionDenied("only root can mount file systems")
-        return _install(replace(machine, esp_path=None), disk, image, layout, options, keys, by, plan)
+        return _install(replace(machine, esp_path=None), disk, (image, take_from), layout, options, keys, by, plan)
 
 
 @contextlib.contextmanager
@@ -128,9 +131,10 @@ def _partitions(layout: Layout, options: DiskOptions) -> tuple[PartitionInfo, ..
 
 
 def _install(
-    machine: Machine, disk: block.Disk, image: str, layout: Layout, options: DiskOptions, keys: bytes, by: str,
-    plan: DiskResult,
+    machine: Machine, disk: block.Disk, image: tuple[str, str], layout: Layout, options: DiskOptions, keys: bytes,
+    by: str, plan: DiskResult,
 ) -> DiskResult:
+    """`image` is the reference, and the place to take it from."""
     with contextlib.ExitStack() as stack:
         descriptor = stack.enter_context(block.locked(disk))
         stack.enter_context(_telling(disk, options))
@@ -187,10 +191,11 @@ def _root(device: str, volume: _Volume | None, options: DiskOptions) -> Iterator
 
 
 def _deploy(
-    machine: Machine, image: str, options: DiskOptions, keys: bytes, disk_kargs: tuple[str, ...],
+    machine: Machine, image: tuple[str, str], options: DiskOptions, keys: bytes, disk_kargs: tuple[str, ...],
     volume: _Volume | None,
 ) -> ChangeResult:
-    change = update.install(machine, image, options.kargs, disk_kargs)
+    """`image` is the reference, and the place to take it from."""
+    change = update.install(machine, image[0], options.kargs, disk_kargs, image[1])
     assert change.deployment is not None
     if keys:
         rootkeys.write_keys(machine.sysroot.deployment(change.deployment.id) / "etc", keys)

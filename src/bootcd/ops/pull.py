@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
-from ..errors import FormatError, NoMatchingPlatform, RootFull
+from ..errors import FormatError, NoMatchingPlatform, RootFull, UsageError
 from ..formats import oci
 from ..linux.room import Guard
 from ..model import ImageReference, Platform, Progress
 from ..registry import registries
 from ..registry.blob import LayerReader, read_blob
+from ..registry.carried import Carried
 from ..registry.sources import FetchedManifest, Source, SourceOptions, open_source
 from ..store.layers import LayerStats, has_layer, import_layer
 from ..store.ociimages import OciImages
 from ..store.repository import Repository
 from .admit import Admitted
 from .results import PullStats
+from .sight import check_sight
 
 _PIECE = 1 << 20
 
@@ -79,14 +81,25 @@ def options_for(reference: ImageReference, config: Config) -> SourceOptions:
         ca_file=Path(config.registry_ca_file) if config.registry_ca_file else None,
         auth_file=Path(config.registry_auth_file) if config.registry_auth_file else None,
         proxy=config.registry_proxy, no_proxy=config.registry_no_proxy, separate=os.geteuid() == 0,
+        max_layer_size=config.pull_max_layer_size,
     )
 
 
 @contextmanager
-def source_of(reference: ImageReference, config: Config) -> Iterator[Source]:
-    """The source that a reference names, with the settings of the configuration."""
-    source = open_source(reference, options_for(reference, config),
-                         registries.load(registries.files(config.registry_registries_file)))
+def source_of(reference: ImageReference, config: Config, take_from: str = "") -> Iterator[Source]:
+    """The source that a reference names, with the settings of the configuration; or the place `take_from` that has the
+    image of that reference. Raises UsageError, SourceUnreachable when this process does not see the place."""
+    options = options_for(reference, config)
+    if take_from:
+        place = ImageReference.parse(take_from)
+        if place.transport == "docker":
+            raise UsageError(f"{place} is at a registry", advice="A registry that has the same images is a mirror, "
+                             "see bootcd-registries(5); --from takes what is on this machine, as oci:DIR.")
+        check_sight(place)
+        source: Source = Carried(reference, place, options)
+    else:
+        check_sight(reference)
+        source = open_source(reference, options, registries.load(registries.files(config.registry_registries_file)))
     try:
         yield source
     finally:

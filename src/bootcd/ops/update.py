@@ -30,9 +30,10 @@ from .results import ChangeResult, CheckResult, PullStats
 from .session import Session, change, look
 
 
-def install(machine: Machine, image: str, kargs: Sequence[str], disk_kargs: Sequence[str] = ()) -> ChangeResult:
-    """The first deployment. `disk_kargs` find the root file system, where the image lets them. Raises TargetInUse when
-    there is a deployment already.
+def install(machine: Machine, image: str, kargs: Sequence[str], disk_kargs: Sequence[str] = (),
+            take_from: str = "") -> ChangeResult:
+    """The first deployment. `disk_kargs` find the root file system, where the image lets them; `take_from` is a place
+    that has the image. Raises TargetInUse when there is a deployment already.
 
     An installation that was cut off can be run again.
     """
@@ -64,7 +65,7 @@ def install(machine: Machine, image: str, kargs: Sequence[str], disk_kargs: Sequ
             session.progress.note("This file system has no fs-verity: contents are checked when they are written, "
                                   "but not guarded later.")
         session.boot.prepare()
-        with source_of(reference, machine.config) as source:
+        with source_of(reference, machine.config, take_from) as source:
             offer = examine(session.repository, source, admit(machine, source))
             return _deploy(session, facts, reference, source, offer, OwnKargs(machine=tuple(kargs)),
                            disk_kargs=tuple(disk_kargs), download_only=False, first=True)
@@ -93,9 +94,9 @@ def check(machine: Machine) -> CheckResult:
 
 
 def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allow_untried: bool = False,
-            allow_downgrade: bool = False) -> ChangeResult:
-    """Follow the tracked reference to what it names now. Raises NotProven before the boot of the running deployment is
-    complete, unless it is only downloaded or `allow_untried`."""
+            allow_downgrade: bool = False, take_from: str = "") -> ChangeResult:
+    """Follow the tracked reference to what it names now, or to the image of it in the place `take_from`. Raises
+    NotProven before the boot of the running deployment is complete, unless it is only downloaded or `allow_untried`."""
     if download_only and (allow_rejected or allow_downgrade):
         option = "--allow-rejected" if allow_rejected else "--allow-downgrade"
         raise UsageError("an image that is only downloaded is not taken yet",
@@ -110,20 +111,21 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
             # Whoever may only download shall not undo what was decided about the next boot.
             return ChangeResult("unchanged", f"Deployment {facts.staged.short_id} is staged and boots next; only "
                                 "'bootcctl upgrade' replaces it.", describe.deployment(facts, facts.staged))
-        with source_of(reference, machine.config) as source:
+        place = take_from or str(reference)
+        with source_of(reference, machine.config, take_from) as source:
             admitted = admit(machine, source)
             fetched = admitted.fetched
-            settled = _settled(session, facts, fetched, download_only)
+            settled = _settled(session, facts, fetched, download_only, take_from)
             if settled is not None:
                 return settled
             why = describe.rejection(machine.sysroot, facts, fetched.digest)
             if why and not allow_rejected:
-                return ChangeResult("rejected", f"{reference} still names an image that is not taken again: {why}. "
+                return ChangeResult("rejected", f"{place} still names an image that is not taken again: {why}. "
                                     "--allow-rejected takes it.")
             offer = examine(session.repository, source, admitted)
             why = downgrade(facts.current, offer)
             if why and not allow_downgrade:
-                return ChangeResult("rejected", f"{reference} names an older image: {why}. --allow-downgrade takes it.")
+                return ChangeResult("rejected", f"{place} names an older image: {why}. --allow-downgrade takes it.")
             result = _deploy(session, facts, reference, source, offer, _own_kargs(facts),
                              download_only=download_only, allow_bad=allow_rejected)
             if result.outcome != "rejected" and not download_only:
@@ -131,16 +133,17 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
             return result
 
 
-def switch(machine: Machine, image: str, *, download_only: bool, allow_untried: bool = False) -> ChangeResult:
-    """Follow another reference. An image that was asked for by name is taken whatever was rejected before. Raises
-    NotProven as `upgrade` does."""
+def switch(machine: Machine, image: str, *, download_only: bool, allow_untried: bool = False,
+           take_from: str = "") -> ChangeResult:
+    """Follow another reference, from now on or, with `take_from`, from the image on that a place has of it. An image
+    that was asked for by name is taken whatever was rejected before. Raises NotProven as `upgrade` does."""
     reference = ImageReference.parse(image)
     with change(machine) as session:
         facts = session.facts()
         _tracked(facts)
         if not download_only:
             _check_proven(session, facts, allow_untried)
-        with source_of(reference, machine.config) as source:
+        with source_of(reference, machine.config, take_from) as source:
             admitted = admit(machine, source)
             fetched = admitted.fetched
             current = facts.current
@@ -200,7 +203,8 @@ def _check_proven(session: Session, facts: Facts, allow_untried: bool) -> None:
                         "its place")
 
 
-def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_only: bool) -> ChangeResult | None:
+def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_only: bool, take_from: str,
+             ) -> ChangeResult | None:
     """The answer when nothing has to be downloaded."""
     staged, current = facts.staged, facts.current
     if staged is not None and staged.manifest_digest == fetched.digest and _is_whole(session, facts, staged):
@@ -220,7 +224,7 @@ def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_
         return ChangeResult("unchanged", f"The machine is pinned to {current.image}; 'bootcctl switch' to a tag makes "
                             "it follow updates.", describe.deployment(facts, current))
     what = f"version {current.version}" if current.version else current.manifest_digest
-    return ChangeResult("unchanged", f"No newer image: {current.image} still names {what}.",
+    return ChangeResult("unchanged", f"No newer image: {take_from or current.image} still names {what}.",
                         describe.deployment(facts, current))
 
 

@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 
 from ..errors import BlobMismatch, BlobNotFound, ImageNotFound, OciError, SignatureError
 from ..formats import rekor, simplesigning
+from ..formats.documents import parse_object
 from ..formats.oci import Descriptor
 from ..formats.trustpolicy import SigstoreSigned
 from .blob import read_blob
@@ -37,6 +38,9 @@ PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
 
 MAX_SIGNATURES = 100
 """Of one image. Whoever can push can add more; they would only cost time."""
+
+MAX_FILE = 128 << 10
+"""Bytes of one signature in a file."""
 
 _SIGNATURE = "dev.cosignproject.cosign/signature"
 _CERTIFICATE = "dev.sigstore.cosign/certificate"
@@ -78,6 +82,25 @@ def _payload(source: Source, layer: Descriptor) -> bytes:
         return read_blob(source, layer, simplesigning.MAX_PAYLOAD)
     except (OciError, BlobMismatch, BlobNotFound):
         return b""  # one that is broken shall not hide the others
+
+
+_PREFIX = b"\0sigstore-json\n"
+
+
+def parse_attachment(origin: str, data: bytes) -> Attachment | None:
+    """A signature in a file, as skopeo keeps it; None for what is none of sigstore's. One that is malformed has no
+    payload, and so does not count."""
+    if not data.startswith(_PREFIX):
+        return None
+    try:
+        found = parse_object(data.removeprefix(_PREFIX), "signature", MAX_FILE, SignatureError)
+        if found.string("mimeType") != PAYLOAD:
+            return None
+        payload = base64.b64decode(found.string("payload"), validate=True)
+        return Attachment(origin, payload if len(payload) <= simplesigning.MAX_PAYLOAD else b"",
+                          found.strings("annotations"))
+    except (SignatureError, binascii.Error, ValueError):
+        return Attachment(origin, b"", {_SIGNATURE: "AA=="})
 
 
 class SigstoreVerifier:

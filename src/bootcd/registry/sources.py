@@ -14,10 +14,11 @@ should read those bytes, because it alone verifies size and digest, resumes and 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..errors import BootcdError, UsageError
 from ..formats.oci import Descriptor, Manifest
@@ -26,6 +27,13 @@ from .registries import Registries
 
 CERTS = (Path("/etc/bootcd/certs.d"), Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 """Where certificates for single hosts may be."""
+
+_LOCAL = {
+    "oci": ("ocidir", "OciDirectory"), "oci-archive": ("ociarchive", "OciArchive"),
+    "docker-archive": ("dockerarchive", "DockerArchive"), "dir": ("skopeodir", "SkopeoDirectory"),
+    "containers-storage": ("storage", "StorageImage"), "tar": ("roottar", "RootTar"),
+}
+"""Module and class for each transport of this machine."""
 
 _MIRROR_ATTEMPTS = 2
 """A mirror that does not answer costs time, and somebody else can be asked."""
@@ -42,6 +50,7 @@ class SourceOptions:
     credentials are looked for when given. `attempts` is how often in a row a transfer may fail without one new byte;
     the pause between two attempts starts at `backoff` and doubles up to `max_backoff`, which bounds what a server may
     ask for with Retry-After as well. `separate` lets another process, without rights, talk to the network.
+    `max_layer_size` is in bytes when decompressed, for what has to be read to tell what it is.
     """
 
     insecure: bool = False
@@ -56,6 +65,7 @@ class SourceOptions:
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     separate: bool = False
+    max_layer_size: int = 64 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,14 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
+@runtime_checkable
+class CarriesSignatures(Protocol):
+    """A source that has signatures beside the image, and not under a tag of their own."""
+
+    def signatures(self, digest: str) -> Iterator[tuple[str, bytes]]:
+        """Those of a manifest, unverified, each with its name there."""
+
+
 class TransientFailure(Exception):
     """A transfer broke off and trying again may help; never leaves this package.
 
@@ -136,15 +154,11 @@ def open_source(
     # Imported when needed: requests alone takes longer to load than `bootcctl status` may run.
     if ref.transport == "docker":
         return _registry(ref, options, registries)
-    if ref.transport == "oci":
-        from .ocidir import OciDirectory
-
-        return OciDirectory(ref, options)
-    if ref.transport == "oci-archive":
-        from .ociarchive import OciArchive
-
-        return OciArchive(ref, options)
-    raise UsageError(f"image reference '{ref}': transport '{ref.transport}' is not supported")
+    if ref.transport not in _LOCAL:
+        raise UsageError(f"image reference '{ref}': transport '{ref.transport}' is not supported")
+    module, name = _LOCAL[ref.transport]
+    made: Source = getattr(importlib.import_module(f".{module}", __package__), name)(ref, options)
+    return made
 
 
 def _registry(ref: ImageReference, options: SourceOptions, registries: Registries | None) -> Source:

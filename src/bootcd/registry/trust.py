@@ -14,6 +14,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,10 +34,11 @@ from ..formats.trustpolicy import (
     parse,
 )
 from ..model import ImageReference
-from . import lookaside, sigstore
+from . import lookaside, sigstore, storage
+from .carried import Carried
 from .gpg import GpgVerifier, SignedMessage
 from .judgement import Finding, Judgement, Outcome, policy_file
-from .sources import FetchedManifest, Source
+from .sources import CarriesSignatures, FetchedManifest, Source
 
 S = TypeVar("S", sigstore.Attachment, SignedMessage)
 
@@ -81,10 +84,20 @@ def judge(trust: Trust, source: Source, fetched: FetchedManifest) -> Judgement:
 
 
 def _resolved(reference: ImageReference) -> ImageReference:
-    """Policies name files by paths without links."""
+    """Policies name files by paths without links, and images in containers-storage with their store."""
+    if reference.transport == "containers-storage":
+        return storage.resolved(reference)
+    return replace(reference, name=os.path.realpath(reference.name)) if reference.path else reference
+
+
+def _name(reference: ImageReference) -> ImageName | None:
+    """What signatures call an image, where it has such a name."""
     if reference.transport == "docker":
-        return reference
-    return replace(reference, name=os.path.realpath(reference.name))
+        return ImageName.of(reference)
+    name = reference.name.rpartition("]")[2]
+    if reference.transport != "containers-storage" or name.startswith("@"):
+        return None
+    return ImageName(name, reference.tag or "", reference.digest or "")
 
 
 def _outcomes(decision: Decision, evidence: _Evidence) -> Iterator[Outcome]:
@@ -108,23 +121,43 @@ class _Evidence:
 
     def __init__(self, trust: Trust, source: Source, reference: ImageReference, fetched: FetchedManifest) -> None:
         self._source = source
-        self.name = ImageName.of(reference) if reference.transport == "docker" else None
+        self._is_local = isinstance(source, Carried)
+        self.name = _name(reference)
         self.digests = tuple(dict.fromkeys((fetched.reference_digest, fetched.digest)))
-        self._section = trust.stores.about(self.name) if self.name is not None else lookaside.Section()
+        # Signatures of what is at a registry may be elsewhere, those of everything else lie beside it.
+        self._elsewhere = ImageName.of(reference) if reference.transport == "docker" else None
+        self._section = trust.stores.about(self._elsewhere) if self._elsewhere is not None else lookaside.Section()
         self._attachments: list[sigstore.Attachment] | None = None
         self._messages: list[SignedMessage] | None = None
 
     def attachments(self) -> list[sigstore.Attachment]:
         if self._attachments is None:
-            self._attachments = [one for digest in self.digests for one in sigstore.attachments(self._source, digest)
-                                 ] if self._section.attachments else []
+            self._attachments = [found for origin, data in self._carried
+                                 if (found := sigstore.parse_attachment(origin, data)) is not None]
+            if self._section.attachments:
+                self._attachments += [one for digest in self.digests
+                                      for one in sigstore.attachments(self._source, digest)]
         return self._attachments
 
     def messages(self) -> list[SignedMessage]:
         if self._messages is None:
-            self._messages = [one for digest in self.digests for one in lookaside.lookaside(
-                self._section, self.name, digest, self._source.options)] if self.name is not None else []
+            self._messages = [SignedMessage(origin, data) for origin, data in self._carried if data[:1] >= b"\x80"]
+            # Whoever takes an image from a medium may have no network, and says that the medium is what counts.
+            if self._elsewhere is not None and (not self._is_local or self._section.store.startswith("file:")):
+                self._messages += [one for digest in self.digests for one in lookaside.lookaside(
+                    self._section, self._elsewhere, digest, self._source.options)]
         return self._messages
+
+    @cached_property
+    def _carried(self) -> list[tuple[str, bytes]]:
+        """The signatures that lie beside the image."""
+        if not isinstance(self._source, CarriesSignatures):
+            return []
+        found = [one for digest in self.digests
+                 for one in islice(self._source.signatures(digest), sigstore.MAX_SIGNATURES + 1)]
+        if len(found) > 2 * sigstore.MAX_SIGNATURES:
+            raise SignatureError(f"{self._source.reference}: more than {sigstore.MAX_SIGNATURES} signatures")
+        return found
 
 
 def _findings(
