@@ -153,10 +153,12 @@ class _Evidence:
         """The signatures that lie beside the image."""
         if not isinstance(self._source, CarriesSignatures):
             return []
-        found = [one for digest in self.digests
-                 for one in islice(self._source.signatures(digest), sigstore.MAX_SIGNATURES + 1)]
-        if len(found) > 2 * sigstore.MAX_SIGNATURES:
-            raise SignatureError(f"{self._source.reference}: more than {sigstore.MAX_SIGNATURES} signatures")
+        found: list[tuple[str, bytes]] = []
+        for digest in self.digests:
+            of_one = list(islice(self._source.signatures(digest), sigstore.MAX_SIGNATURES + 1))
+            if len(of_one) > sigstore.MAX_SIGNATURES:
+                raise SignatureError(f"{self._source.reference}: more than {sigstore.MAX_SIGNATURES} signatures")
+            found += of_one
         return found
 
 
