@@ -38,7 +38,7 @@ PAGES = sorted((ROOT / "man").glob("*.[1-8]"))
 TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 FOREIGN_OPTIONS = {"--print-digest-only", "--now", "--system", "--dest", "--object-path", "--method", "--wipe-slot",
-                   "--tpm2-device", "--tpm2-pcrs", "--esp-path"}
+                   "--tpm2-device", "--tpm2-pcrs", "--esp-path", "--all", "--preserve-digests"}
 """Options of other programs in examples."""
 NO_ERRORS = {0, 77, 141}
 """Exit statuses that no error has: success, nothing to upgrade to, nobody reads the output."""

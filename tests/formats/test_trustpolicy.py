@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootcd.errors import TrustPolicyError
+from bootcd.formats.documents import shown
 from bootcd.formats.imagename import ImageName
 from bootcd.formats.trustpolicy import Accept, Identity, Reject, SignedBy, SigstoreSigned, parse
 from bootcd.model import ImageReference
@@ -55,10 +56,39 @@ def test_the_most_specific_scope_decides(image: str, names: list[str], decides: 
 @pytest.mark.parametrize(("image", "name"), [
     ("oci:/srv/images/os:1", "/srv/images/os:1"), ("oci:/srv/images/os:1", "/srv/images"),
     ("oci:/srv/images/os", "/srv/images/os:"), ("oci-archive:/srv/os.tar:1", "/srv/os.tar"),
+    ("dir:/srv/os", "/srv/os"), ("dir:/srv/os", "/srv"), ("dir:/srv/os", ""), ("tar:/srv/os.tar", "/srv"),
+    ("docker-archive:/srv/os.tar:quay.io/os:1", ""),
 ])
 def test_scopes_of_files_are_paths(image: str, name: str) -> None:
     transport = image.partition(":")[0]
     assert parse(scopes(transport, name), "test").about(ImageReference.parse(image)).requirements == (Accept(),)
+
+
+STORE = "[overlay@/var/lib/containers/storage]"
+
+
+@pytest.mark.parametrize(("image", "names", "decides"), [
+    ("quay.io/team/os:1", ["quay.io", "quay.io/team/os", "quay.io/team/os:1"], "quay.io/team/os:1"),
+    ("quay.io/team/os:1", ["quay.io", "quay.io/team", "quay.io/team/os:2"], "quay.io/team"),
+    (f"quay.io/team/os@{DIGEST}", ["quay.io", f"quay.io/team/os@{DIGEST}"], f"quay.io/team/os@{DIGEST}"),
+    ("quay.io/team/os:1", ["docker.io"], ""), (f"@{'0' * 64}", [f"@{'0' * 64}"], f"@{'0' * 64}"),
+])
+def test_scopes_in_a_store_begin_with_the_store(image: str, names: list[str], decides: str) -> None:
+    reference = ImageReference.parse(f"containers-storage:{STORE}{image}")
+    decision = parse(scopes("containers-storage", *(STORE + name for name in ("", *names))), "test").about(reference)
+    assert decision.scope == f"transports.containers-storage[{shown(STORE + decides)}]"
+    general = parse(scopes("containers-storage", "[/var/lib/containers/storage]", ""), "test").about(reference)
+    assert general.scope == 'transports.containers-storage["[/var/lib/containers/storage]"]'
+    assert parse(scopes("containers-storage", "[overlay@/srv]"), "test").about(reference).scope == "default"
+
+
+@pytest.mark.parametrize(("transport", "scope"), [
+    ("docker-archive", "/srv/os.tar"), ("containers-storage", "quay.io/os"), ("containers-storage", "[overlay]quay.io"),
+    ("dir", "srv"), ("tar", "/srv/../etc"),
+])
+def test_scopes_that_nothing_could_be_in_are_mistakes(transport: str, scope: str) -> None:
+    with pytest.raises(TrustPolicyError, match=transport):
+        parse(scopes(transport, scope), "test")
 
 
 def test_where_no_scope_fits_the_default_decides() -> None:

@@ -205,3 +205,18 @@ def test_what_skopeo_has_signed_and_copied_is_accepted(signed: tuple[str, Path],
                  stores=f"default-docker:\n  lookaside: file://{directory}/lookaside\n").accepted
     (tmp_path / "copy/signature-1").unlink()
     assert not judge(tmp_path, f"dir:{tmp_path}/copy", demand, followed=reference).accepted
+
+
+def test_signatures_of_a_registry_come_along_in_a_layout(signed: tuple[str, Path], tmp_path: Path, key: str) -> None:
+    """As bootcd-registries(5) has it."""
+    reference, directory = signed
+    signatures = Signatures([key_signature(KEY, OTHER.manifest_digest, reference)])
+    tag, repository = Signatures.tag(OTHER.manifest_digest), reference.rpartition(":")[0]
+    push(signatures, f"{repository}:{tag}")
+    common = "--src-tls-verify=false", "--remove-signatures", "--preserve-digests"
+    skopeo(directory, *common, f"docker://{reference}", f"oci:{tmp_path}/stick:stable")
+    demand = {"type": "sigstoreSigned", "keyPath": key}
+    assert not judge(tmp_path, f"oci:{tmp_path}/stick:stable", demand, followed=reference).accepted
+    skopeo(directory, *common, f"docker://{repository}:{tag}", f"oci:{tmp_path}/stick:{tag}")
+    for place in (f"oci:{tmp_path}/stick:stable", f"oci:{tmp_path}/stick"):
+        assert judge(tmp_path, place, demand, followed=reference).accepted

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import tarfile
 import time
 import tracemalloc
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,49 +24,11 @@ from bootcd.errors import (
     SourceUnreachable,
 )
 from bootcd.formats.oci import MAX_DOCUMENT
+from kit.docker_archives import Member, archive, entry, layers_of, regular, saved
 from kit.images import ImageBuilder, Layer, to_json
 from kit.pulling import AMD64, IMAGE, LAYERS, fetch, pull
 
-Member = tuple[str, bytes | str, bytes]
-"""Name, content or where a link leads to, type."""
 OTHER = ImageBuilder(LAYERS[1:2], platform=AMD64)
-
-
-def archive(file: Path, members: Sequence[Member]) -> str:
-    with tarfile.open(file, "w", format=tarfile.GNU_FORMAT) as made:
-        for name, content, kind in members:
-            info = tarfile.TarInfo(name)
-            info.type = kind
-            if isinstance(content, str):
-                info.linkname = content
-                made.addfile(info)
-            else:
-                info.size = len(content)
-                made.addfile(info, io.BytesIO(content))
-    return f"docker-archive:{file}"
-
-
-def regular(name: str, content: bytes) -> Member:
-    return name, content, tarfile.REGTYPE
-
-
-def layers_of(image: ImageBuilder) -> list[Member]:
-    return [regular(f"{layer.diff_id[7:]}.tar", layer.tar) for layer in image.layers]
-
-
-def entry(image: ImageBuilder, *names: str, **other: Any) -> dict[str, Any]:
-    return {"Config": f"{image.config_digest[7:]}.json", "RepoTags": list(names),
-            "Layers": [f"{layer.diff_id[7:]}.tar" for layer in image.layers], **other}
-
-
-def saved(file: Path, *images: tuple[ImageBuilder, str]) -> str:
-    """As docker save has it."""
-    members: dict[str, Member] = {}
-    for image, _ in images:
-        for member in (regular(f"{image.config_digest[7:]}.json", image.config_bytes), *layers_of(image)):
-            members[member[0]] = member
-    document = to_json([entry(image, name) if name else entry(image, RepoTags=None) for image, name in images])
-    return archive(file, [*members.values(), regular("manifest.json", document)])
 
 
 def with_manifest(file: Path, document: object, *more: Member) -> str:
@@ -148,7 +108,7 @@ def test_a_layer_that_is_damaged(tmp_path: Path) -> None:
     layers = layers_of(IMAGE)
     config = regular(f"{IMAGE.config_digest[7:]}.json", IMAGE.config_bytes)
     manifest = regular("manifest.json", to_json([entry(IMAGE)]))
-    changed = regular(layers[1][0], bytes(layers[1][1])[:-1] + b"x")
+    changed = regular(layers[1][0], LAYERS[1].tar[:-1] + b"x")
     with pytest.raises(BlobMismatch, match=LAYERS[1].diff_id):
         pull(archive(tmp_path / "a", [manifest, config, layers[0], changed, layers[2]]))
     with pytest.raises(BlobMismatch, match=LAYERS[1].diff_id):
