@@ -63,7 +63,8 @@ def test_help(program: Program, scratch: Path, words: tuple[str, ...]) -> None:
     ("composefs", "mkfs"), ("composefs", "mkfs", "--format", "v9", "x"), ("composefs", "measure"), ("upgrade", "extra"),
     ("upgrade", "--check", "--download-only"), ("stat",), ("status", "--js"), ("--sysroot",),
     ("composefs", "mkfs", "."), ("--config", "/nonexistent/bootcd.toml", "status"), ("switch", "no registry"),
-    ("--sysroot", "x", "upgrade", "--allow-rejected=7"),
+    ("--sysroot", "x", "upgrade", "--allow-rejected=7"), ("switch", "docker-daemon:os:1"),
+    ("upgrade", "--check", "--from", "oci:layout"),
 ])
 def test_wrong_usage(program: Program, machine: Machine, arguments: tuple[str, ...]) -> None:
     done = program.run(machine.path, *arguments)
@@ -228,12 +229,28 @@ def test_import_tar_that_is_none(machine: Machine, data: bytes) -> None:
     (("remove", "nothing"), 3), (("mount", "nothing", "."), 3), (("pull", "oci:missing"), 7),
     (("pull", "oci:layout:missing"), 3), (("pull", IMAGE, "--name", "../../x"), 0),
     (("pull", IMAGE, "--name", "a" * 300), 2), (("pull", IMAGE, "--name", "\x1b"), 2),
-    (("pull", "oci-archive:layout"), 7), (("pull", "localhost:1/x"), 7),
+    (("pull", "oci-archive:layout"), 7), (("pull", "localhost:1/x"), 7), (("pull", "docker-archive:layout"), 7),
+    (("pull", "docker-archive:esp/../bootcd.toml"), 7), (("pull", "dir:layout"), 5), (("pull", "tar:layout"), 7),
+    (("pull", "tar:layout/index.json"), 5), (("pull", "docker-archive:layout/index.json"), 5),
+    (("pull", "containers-storage:[/nowhere]x"), 7), (("pull", "docker-daemon:os:1"), 2),
 ])
 def test_images_that_cannot_be_used(machine: Machine, arguments: tuple[str, ...], status: int) -> None:
     done = machine("image", *arguments)
     assert done.status == status, done.err
     assert "\x1b" not in done.err
+    machine.sound()
+
+
+def test_an_upgrade_takes_what_is_carried(machine: Machine) -> None:
+    os_image("1.2").write_layout(machine.path / "stick")
+    (before,) = {info["image"] for info in machine("status", "--json").json["deployments"]}
+    done = machine("upgrade", "--from", "oci:stick")
+    assert done.status == 0, done.err
+    assert machine.versions()[0] == "1.2"
+    assert {info["image"] for info in machine("status", "--json").json["deployments"]} == {before}
+    done = machine("upgrade", "--from", "quay.io/os:1")
+    assert done.status == UsageError.exit_status
+    assert "bootcd-registries(5)" in done.err
     machine.sound()
 
 

@@ -225,6 +225,8 @@ def test_the_configuration_is_read_again_when_asked(
 def test_a_path_that_depends_on_where_one_stands_is_refused(client: Client) -> None:
     for member in ("Switch", "PullImage"):
         assert "is not absolute" in client.error(member, "sa{sv}", "oci:layout:latest", "0")
+    for member in ("Upgrade", "Download"):
+        assert "is not absolute" in client.error(member, "a{sv}", "1", "take-from", "s", "dir:stick")
     assert "names no registry" in client.error("Switch", "sa{sv}", "debian", "0")
     assert client.get("Jobs") == []
 

@@ -154,6 +154,26 @@ def test_an_option_may_need_a_right_of_its_own(bus: SystemBus) -> None:
 
 @needs_users
 @needs_polkit
+def test_who_may_upgrade_may_not_say_from_where(bus: SystemBus) -> None:
+    """Without a policy for signatures, that says what will run."""
+    rules = """polkit.addRule(function(action, subject) {
+        return action.id == "org.bootcd1.switch" ? polkit.Result.NO : polkit.Result.YES;
+    });\n"""
+
+    async def main() -> None:
+        async with serving(bus) as service:
+            for member in ("Upgrade", "Download"):
+                assert await service.ask(member, "{'take-from': <'oci:/media/usb'>}") == DENIED
+            assert await service.ask("Switch", "quay.io/os:1", "{'take-from': <'oci:/media/usb'>}") == DENIED
+            assert service.allowed == []
+            assert await service.ask("Upgrade", "{'take-from': <''>}") == ""
+
+    with Polkit(bus, rules):
+        asyncio.run(main())
+
+
+@needs_users
+@needs_polkit
 def test_polkit_decides(bus: SystemBus, caplog: pytest.LogCaptureFixture) -> None:
     rules = """polkit.addRule(function(action, subject) {
         if (subject.user != "nobody") return polkit.Result.NO;

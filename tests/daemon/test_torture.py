@@ -119,7 +119,8 @@ def test_wrong_call(caller: Caller, case: str) -> None:
 
 
 STRANGE = ("", "-", "--help", "\n", "x" * 60_000, "../../etc", "%s%n", "\N{SNOWMAN}\u202e", "oci:/proc/self/mem",
-           "oci-archive:/dev/zero")
+           "oci-archive:/dev/zero", "docker-archive:/dev/zero", "dir:/proc/self", "tar:/dev/zero", "tar:/proc/kcore",
+           "containers-storage:[overlay@/proc/self]x", "docker-daemon:x:1")
 
 
 @pytest.mark.parametrize(("member", "text"), [*(("Switch", text) for text in STRANGE), ("PullImage", "docker://"),

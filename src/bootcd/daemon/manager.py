@@ -63,7 +63,7 @@ class Manager:
         verb, options = VERBS[method], call.arguments[-1]
         if "image" in verb.positional and method != "RemoveImage":
             _check_reference(arguments[0])
-        if "take-from" in options:
+        if options.get("take-from"):
             _check_reference(options["take-from"])
         background = bool(options.get("background", False))
         return [await self.jobs.start(call, verb, verb.arguments(arguments, options), background=background)]
