@@ -135,6 +135,13 @@ def test_a_dry_run_tells_all_and_does_nothing(tmp_path: Path, image: str) -> Non
     assert [one["type"] for one in found["partitions"]] == [ESP_TYPE, ROOT_TYPES[os.uname().machine]]
 
 
+def test_a_dry_run_asks_the_place_that_the_bytes_come_from(tmp_path: Path, image: str) -> None:
+    nowhere = "registry.invalid/team/os:1"
+    found = json.loads(to_disk("--dry-run", "--json", "--from", image, "--image-size", "1G", tmp_path / "new", nowhere))
+    assert found["size"] == 1 << 30
+    assert "at a registry" in refused(2, "--from", nowhere, "--image-size", "1G", tmp_path / "new", nowhere)
+
+
 def test_a_disk_with_contents_is_refused(tmp_path: Path, image: str) -> None:
     disk = blank(tmp_path / "disk")
     subprocess.run(["mkfs.ext4", "-q", disk], check=True)

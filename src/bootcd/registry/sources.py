@@ -74,6 +74,9 @@ class FetchedManifest:
 
     `reference_digest` is the digest of the document that the reference names: the index, when the manifest was chosen
     from one, else `digest` again. It tells cheaply whether a tag has moved.
+
+    `manifest` says what to fetch. As a rule it is what `data` says; where a source has the layers in another form, the
+    descriptors are those of that form, and the diff IDs in the config tell that the layers are the same.
     """
 
     data: bytes
