@@ -10,7 +10,7 @@
 
 A path is made of nothing but a digest that was checked, so it stays inside.
 
-Source: observed output of skopeo 1.9 to 1.18, c/image's directory transport.
+Source: observed output of skopeo 1.9; the directory transport of github.com/containers/image.
 """
 
 from __future__ import annotations
