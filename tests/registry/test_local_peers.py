@@ -85,6 +85,15 @@ def peers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Peers]:
         yield Peers(registry, directory)
 
 
+@pytest.fixture(autouse=True)
+def no_mount_stays(tmp_path: Path) -> Iterator[None]:
+    """The overlay driver mounts the directory of its layers onto itself, and leaves that."""
+    yield
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if (point := line.split()[4]).startswith(f"{tmp_path}/"):
+            run("umount", point)
+
+
 def store_in(directory: Path, driver: str) -> str:
     return f"[{driver}@{directory}/{driver}+{directory}/run-{driver}]"
 
