@@ -42,6 +42,8 @@ class Config:
     """Whether something is staged before the boot of the running deployment is complete."""
     pull_max_layer_size: int = 64 << 30
     """Largest layer that is accepted, in bytes when decompressed."""
+    pull_parallel: int = 3
+    """How many layers are fetched at the same time."""
     registry_ca_file: str = ""
     """PEM file with the authorities trusted in place of the system's; empty for those."""
     registry_auth_file: str = ""

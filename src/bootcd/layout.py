@@ -7,7 +7,7 @@
     <sysroot>/state/deploy/<id>/<id>.origin   what bootc reads
     <sysroot>/state/os/default/var            /var of all deployments
     <sysroot>/state/bootcd/deployments/<id>.json, journal/, generation, rejected.json, lock
-    <sysroot>/state/bootcd/last-result.json, update.json, running/, ballast/
+    <sysroot>/state/bootcd/last-result.json, update.json, running/, ballast/, downloads/
 """
 
 from __future__ import annotations
@@ -79,6 +79,11 @@ class Sysroot:
     def running(self) -> Path:
         """One file for each operation that is under way."""
         return self.own_state / "running"
+
+    @property
+    def downloads(self) -> Path:
+        """What has come of large blobs, one file for each."""
+        return self.own_state / "downloads"
 
     @property
     def ballast(self) -> Path:

@@ -188,7 +188,7 @@ class Progress(Protocol):
         """A stage starts; `total` is in bytes, 0 when nothing is counted."""
 
     def advance(self, count: int) -> None:
-        """`count` more bytes of the current stage are done."""
+        """`count` more bytes of the current stage are done; fewer than none when some have to come again."""
 
     def note(self, message: str) -> None:
         """Something that a reader of a log would like to know."""

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ..deploy import plan
 from ..deploy.facts import Facts, kept
@@ -35,10 +35,12 @@ def _clean(session: Session) -> None:
         files.remove_leftovers(directory)
 
 
-def collect_if_free(session: Session, streams: Iterable[str] = ()) -> CollectResult | None:
+def collect_if_free(
+    session: Session, streams: Iterable[str] = (), blobs: Collection[str] = (),
+) -> CollectResult | None:
     """Collect as far as that is possible now; the next operation tries again."""
     try:
-        return collect(session, dry_run=False, streams=streams)
+        return collect(session, dry_run=False, streams=streams, blobs=blobs)
     except Busy:
         session.progress.note("Somebody else has the repository open; 'bootcctl cleanup' will free what is not needed.")
     except KeyboardInterrupt:
@@ -51,8 +53,10 @@ def collect_if_free(session: Session, streams: Iterable[str] = ()) -> CollectRes
 
 def collect(
     session: Session, *, dry_run: bool, facts: Facts | None = None, streams: Iterable[str] = (),
+    blobs: Collection[str] = (),
 ) -> CollectResult:
-    """Collect on the machine as it is, or tell what could be on one with these `facts`. The `streams` stay as well.
+    """Collect on the machine as it is, or tell what could be on one with these `facts`. The `streams` stay as well, and
+    what has come of the `blobs` with these digests.
 
     Raises Busy when objects cannot be collected because another process has the repository open.
     """
@@ -61,10 +65,13 @@ def collect(
     keep_previous = session.config.keep_previous
     what, removed = plan.plan_collect(facts, keep_previous=keep_previous)
     staying = kept(facts, keep_previous)
+    downloads = {digest: size for digest, size in session.partials.sizes().items() if digest not in blobs}
     if not dry_run:
         session.boot.clean()
         _clean(session)
         session.run(what)
+        for digest in downloads:
+            session.partials.remove(digest)
     # In a dry run the names are still there; the collection is told to look as if they were not.
     # The records decide what stays, whatever became of the names that usually keep it.
     result = gc.collect(
@@ -75,7 +82,8 @@ def collect(
         without_streams={TAGS + encode_tag(TAG_PREFIX + item.name) for item in removed if item.kind == "tag"},
     )
     return CollectResult(
-        dry_run=dry_run, items=describe.removals(removed),
+        dry_run=dry_run, items=(*describe.removals(removed), *(
+            CollectItem("download", digest, "nobody goes on with it now", size) for digest, size in downloads.items())),
         kept=tuple(CollectItem("deployment", name, why, 0) for name, why in staying.items()),
         objects=result.objects_removed, object_bytes=result.object_bytes, images=result.images_pruned,
         streams=result.streams_pruned,

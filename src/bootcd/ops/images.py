@@ -39,8 +39,8 @@ def image_pull(machine: Machine, image: str, *, name: str, bootable: bool) -> Pu
     _check_name(tag)
     with store(machine) as session, source_of(reference, machine.config) as source:
         offer = examine(session.repository, source, admit(machine, source))
-        stats = pull(session.repository, source, offer, max_layer_size=machine.config.pull_max_layer_size,
-                     progress=session.progress)
+        stats = pull(session.repository, source, offer, config=machine.config, progress=session.progress,
+                     partials=session.partials, make_room=session.partials.clear)
         session.progress.begin("Composing the image")
         session.images.commit_images(offer.fetched.digest, boot=bootable)
         session.images.tag(offer.fetched.digest, tag)

@@ -10,22 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
-from ..errors import FormatError, NoMatchingPlatform, RootFull, UsageError
+from ..errors import NoMatchingPlatform, RootFull, UsageError
 from ..formats import oci
-from ..linux.room import Guard
 from ..model import ImageReference, Platform, Progress
 from ..registry import registries
-from ..registry.blob import LayerReader, read_blob
+from ..registry.blob import read_blob
 from ..registry.carried import Carried
+from ..registry.partial import Partials
 from ..registry.sources import FetchedManifest, Source, SourceOptions, open_source
-from ..store.layers import LayerStats, has_layer, import_layer
+from ..store.layers import has_layer
 from ..store.ociimages import OciImages
 from ..store.repository import Repository
 from .admit import Admitted
+from .fetch import Layers
 from .results import PullStats
 from .sight import check_sight
-
-_PIECE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,56 +128,33 @@ def fetch_config(source: Source, admitted: Admitted) -> tuple[bytes, oci.Config]
 
 
 def pull(
-    repository: Repository, source: Source, offer: Offer, *, max_layer_size: int, progress: Progress,
+    repository: Repository, source: Source, offer: Offer, *, config: Config, progress: Progress, partials: Partials,
     make_room: Callable[[], bool] = lambda: False,
 ) -> PullStats:
-    """Import what is missing, then config and manifest. A layer is visible when it is complete and durable, so
-    whatever breaks off here costs at most one layer. The caller names the image once it is of use; until then the next
-    collection may take it.
+    """Import what is missing, then config and manifest. A layer is visible when it is complete and durable, and what
+    has come of a large one is kept in `partials`, so whatever breaks off here costs little. The caller names the image
+    once it is of use; until then the next collection may take it.
 
-    When the file system is about to be full, `make_room` is called, and the layer fetched again if it made some. Raises
-    RootFull otherwise, and what reading the source raises.
+    When the file system is about to be full, `make_room` is called, and what was on its way fetched again if it made
+    some. Raises RootFull otherwise, and what reading the source raises.
     """
-    stats = LayerStats()
-    guard = Guard(repository.path)
-    if offer.missing:
-        progress.begin(f"Downloading {len(offer.missing)} of {len(offer.layers)} layers", offer.download_size)
-    for number, (descriptor, diff_id) in enumerate(offer.missing):
-        while True:
-            reader = LayerReader(source, descriptor, diff_id, max_size=max_layer_size, progress=progress)
-            try:
-                stats.add(import_layer(repository, diff_id, _guarded(reader.read, guard)))
-            except FormatError:
-                # What came down the line wrong rarely makes sense as a tar either. The end of the blob tells which it
-                # is.
-                while reader.read(_PIECE):
-                    pass
-                raise
-            except RootFull as error:
-                reader.close()
-                left = sum(descriptor.size for descriptor, _ in offer.missing[number:])
-                if not make_room():
-                    raise RootFull(f"{error}; the download stops where {left} of {offer.download_size} bytes are still "
-                                   "to come, compressed, and is kept up to there") from error
-                progress.begin(f"Downloading {len(offer.missing) - number} of {len(offer.layers)} layers", left)
-            else:
-                break
-            finally:
-                reader.close()
+    partials.prune({descriptor.digest for descriptor, _ in offer.missing})
+    layers = Layers(repository, source, offer.missing, max_layer_size=config.pull_max_layer_size, progress=progress,
+                    partials=partials)
+    while layers.left:
+        progress.begin(f"Downloading {len(layers.left)} of {len(offer.layers)} layers", layers.size)
+        try:
+            layers.fetch(config.pull_parallel)
+        except RootFull as error:
+            if not make_room():
+                raise RootFull(f"{error}; the download stops where {layers.size} of {offer.download_size} bytes are "
+                               "still to come, compressed, and is kept up to there") from error
     images = OciImages(repository)
     images.put_config(offer.config_data)
     images.put_manifest(offer.fetched.data)
+    stats = layers.stats
     return PullStats(
-        layers=len(offer.layers), layers_fetched=len(offer.missing), downloaded=offer.download_size,
+        layers=len(offer.layers), layers_fetched=len(offer.missing), downloaded=offer.download_size - layers.resumed,
         reused=offer.reused_size, objects_written=stats.objects_written, object_bytes_written=stats.bytes_written,
         objects_reused=stats.objects_reused, object_bytes_reused=stats.bytes_reused,
     )
-
-
-def _guarded(read: Callable[[int], bytes], guard: Guard) -> Callable[[int], bytes]:
-    def counted(size: int) -> bytes:
-        data = read(size)
-        guard.count(len(data))
-        return data
-
-    return counted

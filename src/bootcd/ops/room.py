@@ -4,7 +4,8 @@
 What a layer takes when it is unpacked is not in its manifest, and of files that are here already it takes nothing. So
 an image is refused before the download only when it cannot fit whatever it shares; everything else is found out while
 it comes, early enough that the machine does not run full (`linux.room.Guard`). What is collected for it: first what
-nothing needs, then one deployment after the other, the oldest first, as `deploy.facts.spare` has them.
+nothing needs, then what has come of its layers, and then one deployment after the other, the oldest first, as
+`deploy.facts.spare` has them.
 
 The boot partition is exact where the image says what it needs there, by these annotations or labels:
 
@@ -21,13 +22,12 @@ from ..deploy import plan
 from ..deploy.facts import Facts, kernel_names, spare, without
 from ..errors import BootcdError, EspFull, RootFull
 from ..linux.room import Guard
+from ..registry.partial import UNPACKED
 from ..store.layers import layer_name
 from . import collect
 from .pull import Offer
 from .session import Session
 
-_UNPACKED = 3
-"""How many times its compressed size a layer of an operating system takes, or less."""
 _FILE = 8 << 10
 """Compressed bytes for each of its files, or more."""
 
@@ -38,19 +38,22 @@ class Way:
     def __init__(self, session: Session, offer: Offer) -> None:
         self._session = session
         self._streams = [layer_name(diff_id) for _, diff_id in offer.layers]
+        self._blobs = [descriptor.digest for descriptor, _ in offer.missing]
         self._tidy = False
 
     def tidy(self) -> bool:
         """Remove what nothing needs, as far as that is possible now. Returns whether there was anything."""
         self._tidy = True
-        found = collect.collect_if_free(self._session, self._streams)
+        found = collect.collect_if_free(self._session, self._streams, self._blobs)
         return found is not None and (found.objects > 0 or bool(found.items))
 
     def make(self) -> bool:
-        """Remove what nothing needs; when that has been done, the oldest deployment that may go, and what only it
-        needed. False when there is nothing more."""
+        """Remove what nothing needs; when that has been done, what has come of the layers, which are not kept from then
+        on; then the oldest deployment that may go, and what only it needed. False when there is nothing more."""
         tidy = self._tidy
-        if self.tidy() and not tidy:  # later it is only what the layer has left that did not fit
+        if self.tidy() and not tidy:  # later it is only what the layers have left that did not fit
+            return True
+        if self._session.partials.clear():
             return True
         facts = self._session.facts()
         for victim in spare(facts)[:1]:
@@ -64,8 +67,9 @@ class Way:
         """How many bytes would be free if `make` were called until it is of no more use."""
         facts = self._session.facts()
         try:
-            return collect.collect(self._session, dry_run=True, facts=without(facts, spare(facts)),
-                                   streams=self._streams).object_bytes
+            result = collect.collect(self._session, dry_run=True, facts=without(facts, spare(facts)),
+                                     streams=self._streams)
+            return result.object_bytes + sum(self._session.partials.sizes().values())
         except BootcdError as error:
             self._session.progress.note(f"No room can be made: {error}")
             return 0
@@ -85,7 +89,7 @@ def prepare(session: Session, offer: Offer) -> Way:
 def _on_root(session: Session, offer: Offer, way: Way) -> None:
     guard = Guard(session.repository.path)
     size = offer.download_size
-    if guard.fits(size * _UNPACKED, size // _FILE):
+    if guard.fits(size * UNPACKED, size // _FILE):
         return
     way.tidy()
     # Nothing shrinks when it is unpacked, and nothing can be shared but what is here.

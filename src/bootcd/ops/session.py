@@ -21,6 +21,7 @@ from ..deploy.state import States
 from ..errors import NoSpace, Refused
 from ..layout import IMAGE_REF_PREFIX, TAG_PREFIX
 from ..model import Progress
+from ..registry.partial import Partials
 from ..store.ociimages import OciImages
 from ..store.repository import Repository
 from .machine import Machine, boot_order
@@ -51,6 +52,11 @@ class Session:
     @cached_property
     def executor(self) -> Executor:
         return Executor(self.machine.sysroot, self.repository, self.boot)
+
+    @cached_property
+    def partials(self) -> Partials:
+        """What has come of the blobs of downloads that broke off."""
+        return Partials(self.machine.sysroot.downloads)
 
     @property
     def config(self) -> Config:

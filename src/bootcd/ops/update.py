@@ -244,8 +244,8 @@ def _deploy(
     if facts.current is not None:
         own = replace(own, local=describe.local_kargs(session.machine.sysroot, facts, facts.current))
     way = room.prepare(session, offer)
-    stats = pull(session.repository, source, offer, max_layer_size=session.config.pull_max_layer_size,
-                 progress=session.progress, make_room=way.make)
+    stats = pull(session.repository, source, offer, config=session.config, progress=session.progress,
+                 partials=session.partials, make_room=way.make)
     composed = compose.compose(session, reference, offer, own=own, disk_kargs=disk_kargs, first=first)
     facts = session.facts()
     known = facts.records.get(composed.record.id)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading blobs so that nothing unverified passes as verified.
 
-A transfer counts and hashes what arrives, goes on where it stopped when a connection breaks, and ends with an error
-when size or digest are wrong. `LayerReader` adds decompression and the diff ID, all in a thread of its own, so that the
+A transfer counts and hashes what arrives, goes on where it stopped when a connection breaks or, with a file for what
+has come, the process, and ends with an error when size or digest are wrong. `LayerReader` adds decompression and the diff ID, all in a thread of its own, so that the
 network, the hashes and whoever reads the layer work at the same time.
 
 What `LayerReader.read` returns is verified only once it has returned b"": until then a reader must not make anything
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -21,6 +22,7 @@ from ..errors import BlobMismatch, DiffIdMismatch, LayerTooLarge, OciError
 from ..formats.oci import Descriptor
 from ..model import Progress, SilentProgress, is_digest
 from .decompress import decompress
+from .partial import Partial
 from .retry import Attempts
 from .sources import BlobStream, Source, TransientFailure
 
@@ -43,18 +45,22 @@ class _Closed(Exception):
 class _Transfer:
     """The raw bytes of one blob. Ends normally only when all of them were as the descriptor says.
 
-    `wait` sleeps between attempts and may raise to end it.
+    `wait` sleeps between attempts, and for the bandwidth limit, and may raise to end it. What has come is kept in
+    `partial`, and taken from there first.
     """
 
     def __init__(
         self, source: Source, descriptor: Descriptor, what: str, progress: Progress,
-        wait: Callable[[float], object] | None = None,
+        wait: Callable[[float], object] = time.sleep, partial: Partial | None = None,
     ) -> None:
         self._source = source
         self._descriptor = descriptor
         self._what = what
         self._progress = progress
-        self._attempts = Attempts(source.options, wait) if wait is not None else Attempts(source.options)
+        self._wait = wait
+        self._attempts = Attempts(source.options, wait)
+        self._partial = partial
+        self._here = partial.pieces() if partial is not None else iter(())
         self._hash = hashlib.new(descriptor.digest.partition(":")[0])
         self._stream: BlobStream | None = None
         self._finished = False
@@ -64,32 +70,45 @@ class _Transfer:
         return self
 
     def __next__(self) -> bytes:
-        while not self._finished:
+        if not self._finished:
+            here = next(self._here, None)
+            piece = here if here is not None else self._receive()
+            if piece is not None:
+                self.position += len(piece)
+                if self.position > self._descriptor.size:
+                    raise BlobMismatch(f"{self._what}: has more than {self._descriptor.size} bytes")
+                self._hash.update(piece)
+                if here is None and self._partial is not None:
+                    self._partial.add(piece)
+                self._progress.advance(len(piece))
+                return piece
+            self._finished = True
+            self._finish()
+        raise StopIteration
+
+    def _receive(self) -> bytes | None:
+        """The next piece from the source; None when there is no more."""
+        size = self._descriptor.size
+        if self._stream is None and self.position == size and self._partial is not None and self._partial.resumed:
+            return None
+        while True:
             try:
                 if self._stream is None:
                     self._stream = self._source.blob(self._descriptor, self.position)
                 piece = next(self._stream, None)
             except TransientFailure as failure:
                 self.close()
-                size = self._descriptor.size
                 if self.position == size:  # all is here, only the end of the message is missing
-                    break
+                    return None
                 self._attempts.failed(failure)
                 self._progress.note(f"{failure.error}; continuing after {self.position} of {size} bytes")
                 continue
-            if piece is None:
-                break
-            self.position += len(piece)
-            if self.position > self._descriptor.size:
-                raise BlobMismatch(f"{self._what}: has more than {self._descriptor.size} bytes")
-            self._attempts.progress()
-            self._hash.update(piece)
-            self._progress.advance(len(piece))
+            if piece is not None:
+                self._attempts.progress(len(piece))
+                limit = self._source.options.limit
+                if limit is not None:
+                    limit.take(len(piece), self._wait)
             return piece
-        if not self._finished:
-            self._finished = True
-            self._finish()
-        raise StopIteration
 
     def interrupt(self) -> None:
         """Wake up `__next__` in another thread."""
@@ -110,18 +129,21 @@ class _Transfer:
         actual = f"{digest.partition(':')[0]}:{self._hash.hexdigest()}"
         if actual != digest:
             raise BlobMismatch(f"{self._what}: has digest {actual}")
+        if self._partial is not None:
+            self._partial.complete()
 
 
 class LayerReader:
     """A layer's uncompressed tar stream, as a file that can be read once.
 
     `diff_id` is what the image's config names; `max_size` bounds the uncompressed size in bytes; `progress` hears of
-    compressed bytes. One thread reads; `close` may be called from any thread and at any time, and must be called (or
-    use `with`).
+    compressed bytes; `partial` is where they are kept. One thread reads; `close` may be called from any thread and at
+    any time, and must be called (or use `with`).
     """
 
     def __init__(
-        self, source: Source, descriptor: Descriptor, diff_id: str, *, max_size: int, progress: Progress | None = None
+        self, source: Source, descriptor: Descriptor, diff_id: str, *, max_size: int, progress: Progress | None = None,
+        partial: Partial | None = None,
     ) -> None:
         """Starts to download. Raises OciError when the descriptor is of no layer that can be read."""
         self._what = f"{source.reference}: layer {descriptor.digest}"
@@ -139,7 +161,8 @@ class LayerReader:
         self._done = False
         self._error: BaseException | None = None
         self._current = memoryview(b"")
-        self._transfer = _Transfer(source, descriptor, self._what, progress or SilentProgress(), self._pause)
+        self._partial = partial
+        self._transfer = _Transfer(source, descriptor, self._what, progress or SilentProgress(), self._pause, partial)
         # A daemon, because nothing wakes it up while a server takes its time to answer at all.
         self._thread = threading.Thread(target=self._run, name=f"layer {descriptor.digest[:19]}", daemon=True)
         self._thread.start()
@@ -167,14 +190,23 @@ class LayerReader:
         self._current = current[size:]
         return bytes(current[:size])
 
-    def close(self) -> None:
-        """End the download and its thread."""
+    @property
+    def received(self) -> int:
+        """Compressed bytes so far, those that were kept of an earlier attempt among them."""
+        return self._transfer.position
+
+    def stop(self) -> None:
+        """End the download, without waiting for its thread."""
         self._closed.set()
         with self._ready:
             self._chunks.clear()
             self._queued = 0
             self._ready.notify_all()
         self._transfer.interrupt()
+
+    def close(self) -> None:
+        """End the download and its thread."""
+        self.stop()
         if self._thread is not threading.current_thread():
             self._thread.join(_JOIN_SECONDS)
 
@@ -217,6 +249,8 @@ class LayerReader:
             error = failure
         finally:
             self._transfer.close()
+            if self._partial is not None:
+                self._partial.close()
             with self._ready:
                 self._error = error
                 self._done = True

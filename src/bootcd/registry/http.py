@@ -39,6 +39,7 @@ import urllib3
 from .. import __version__
 from ..errors import AuthenticationFailed, BlobMismatch, ConfigError, SourceUnreachable
 from .certificates import find
+from .retry import Pace
 from .sources import SourceOptions, TransientFailure
 
 # It logs whole addresses, and with them the signatures in redirects, and what servers write into their headers.
@@ -83,8 +84,9 @@ class NotTls(Exception):
 class Answer:
     """A response whose body is still to be read. `redirected`: it comes from another place than the one asked."""
 
-    def __init__(self, response: requests.Response, what: str, redirected: bool) -> None:
+    def __init__(self, response: requests.Response, what: str, redirected: bool, pace: Pace) -> None:
         self._response = response
+        self._pace = pace
         self._what = what
         self._lock = threading.Lock()
         self.status = response.status_code
@@ -100,11 +102,15 @@ class Answer:
         return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
     def read(self, size: int) -> bytes:
-        """At most `size` bytes of the raw body; b"" at its end, or where a broken connection looks like it."""
+        """At most `size` bytes of the raw body, as soon as there are any; b"" at its end, or where a broken connection
+        looks like it."""
+        began = time.monotonic()
         try:
-            data: bytes = self._response.raw.read(size, decode_content=False)
+            data: bytes = _some(self._response.raw, size)
         except (*_BROKEN, AttributeError, ValueError) as error:  # the last two when closed by another thread meanwhile
             raise TransientFailure(SourceUnreachable(f"{self._what}: {_reason(error)}")) from None
+        if not self._pace.arrived(len(data), time.monotonic() - began) and data:
+            raise TransientFailure(SourceUnreachable(f"{self._what}: hardly any data for too long"), stalled=True)
         return data
 
     def read_all(self, limit: int) -> bytes | None:
@@ -283,7 +289,7 @@ class Http:
             wait = _retry_after(response.headers.get("Retry-After"))
             response.close()
             raise TransientFailure(SourceUnreachable(f"{what}: HTTP {response.status_code}"), wait)
-        return Answer(response, what, redirected)
+        return Answer(response, what, redirected, Pace(self._options))
 
     def _send(
         self,
@@ -352,6 +358,14 @@ class Http:
                 advice="Only loopback hosts may use plain HTTP, unless the registry is configured as insecure.",
             )
         return parts
+
+
+def _some(raw: Any, size: int) -> bytes:
+    """What one look at the network brings; `read` would wait until it has all."""
+    if hasattr(raw, "read1"):
+        return raw.read1(size, decode_content=False) or b""
+    # urllib3 1 (Debian 12) has nothing of the kind; this goes with it.
+    return bytes(raw._fp.read1(size))
 
 
 def _trusted(ca_file: Path | None) -> bool | str:

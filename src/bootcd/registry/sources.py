@@ -15,7 +15,7 @@ should read those bytes, because it alone verifies size and digest, resumes and 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -39,6 +39,13 @@ _MIRROR_ATTEMPTS = 2
 """A mirror that does not answer costs time, and somebody else can be asked."""
 
 
+class Limit(Protocol):
+    """How many bytes in a second may come (`retry.RateLimit`)."""
+
+    def take(self, count: int, wait: Callable[[float], object]) -> None:
+        """Wait until `count` more bytes may have come."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:
     """How a source is reached. Times are in seconds.
@@ -49,8 +56,10 @@ class SourceOptions:
     hosts but those of `no_proxy`, in place of what the environment says. `auth_file` is the only place where
     credentials are looked for when given. `attempts` is how often in a row a transfer may fail without one new byte;
     the pause between two attempts starts at `backoff` and doubles up to `max_backoff`, which bounds what a server may
-    ask for with Retry-After as well. `separate` lets another process, without rights, talk to the network.
-    `max_layer_size` is in bytes when decompressed, for what has to be read to tell what it is.
+    ask for with Retry-After as well. `read_timeout` is for the next byte; a transfer fails as well when fewer than
+    `stall_bytes` come in `stall_time`. `limit` is shared by all transfers that it slows down. `separate` lets another
+    process, without rights, talk to the network. `max_layer_size` is in bytes when decompressed, for
+    what has to be read to tell what it is.
     """
 
     insecure: bool = False
@@ -64,6 +73,9 @@ class SourceOptions:
     max_backoff: float = 30.0
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
+    stall_bytes: int = 4 << 10
+    stall_time: float = 60.0
+    limit: Limit | None = None
     separate: bool = False
     max_layer_size: int = 64 << 30
 
@@ -137,13 +149,15 @@ class CarriesSignatures(Protocol):
 class TransientFailure(Exception):
     """A transfer broke off and trying again may help; never leaves this package.
 
-    `error` is what to raise once nobody wants to try again, `retry_after` how many seconds the server asked to wait.
+    `error` is what to raise once nobody wants to try again, `retry_after` how many seconds the server asked to wait;
+    `stalled` says that hardly anything came.
     """
 
-    def __init__(self, error: BootcdError, retry_after: float | None = None) -> None:
+    def __init__(self, error: BootcdError, retry_after: float | None = None, *, stalled: bool = False) -> None:
         super().__init__(str(error))
         self.error = error
         self.retry_after = retry_after
+        self.stalled = stalled
 
 
 def open_source(

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Downloads from a registry: what keeping the bytes of a broken download costs one that does not break, and what
+several layers at a time gain, on loopback and over a link that gives each connection so much and no more.
+
+Run as a program it pulls once: `python -m benchmarks.fetch REFERENCE SYSROOT PARALLEL KEEP`; or it is that link:
+`python -m benchmarks.fetch --serve DIRECTORY`, which prints its port.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kit.images import Dir, File, ImageBuilder, Layer
+from kit.push import push
+from kit.registry_server import RegistryServer, available
+
+if TYPE_CHECKING:
+    from benchmarks.__main__ import Report, Run
+
+LAYERS = 4
+RATE = 8 << 20
+"""Bytes that the slow link gives a connection in a second."""
+DELAY = 0.05
+"""Seconds that it takes to answer."""
+_PIECE = 64 << 10
+
+
+def measure(report: Report, work: Path, run: Callable[[list[str]], Run], repeat: int, quick: bool) -> None:
+    """All of it, in turns, the fastest of each counts."""
+    made = image(4 << 20 if quick else 48 << 20)
+    size = sum(len(layer.blob) for layer in made.layers)
+
+    def pull(reference: str, parallel: int, keep: bool) -> Run:
+        _fresh(work / "sysroot")
+        return run([sys.executable, "-m", "benchmarks.fetch", reference, str(work / "sysroot"), str(parallel),
+                    str(int(keep))])
+
+    def compare(reference: str, *ways: tuple[int, bool]) -> list[Run]:
+        runs = [[pull(reference, *way) for way in ways] for _ in range(repeat)]
+        return [min(column, key=lambda one: one.seconds) for column in zip(*runs, strict=True)]
+
+    what = f"{LAYERS} layers, {size / 1e6:.0f} MB"
+    if available():
+        with RegistryServer(work / "registry") as registry:
+            push(made, f"{registry.address}/os:1")
+            kept, without, alone = compare(f"{registry.address}/os:1", (3, True), (3, False), (1, True))
+        report.ratio(f"loopback, {what}: bytes are kept", kept, without, "<= 1.05 x", " (not)")
+        report.ratio("  three at a time", kept, alone, "<= 1.0 x", " (one)")
+    with link(made, work / "link") as address:
+        together, alone = compare(f"{address}/os:1", (3, True), (1, True))
+    report.ratio(f"{RATE >> 20} MiB/s for a connection: three at a time", together, alone, "<= 0.6 x", " (one)")
+
+
+def image(size: int) -> ImageBuilder:
+    """Layers that hold so many bytes each, in files as they are in a system, half of them compressible."""
+    layers = []
+    for number in range(LAYERS):
+        rng = random.Random(number)
+        files: list[Dir | File] = [Dir("usr"), Dir(f"usr/{number}")]
+        left = size
+        while left > 0:
+            count = min(left, int(rng.lognormvariate(9.5, 1.9)) + 1)
+            files.append(File(f"usr/{number}/{len(files)}", (rng.randbytes(count // 2 + 1) + bytes(count))[:count]))
+            left -= count
+        layers.append(Layer(files, compression="zstd"))
+    return ImageBuilder(layers)
+
+
+@contextmanager
+def link(made: ImageBuilder, directory: Path) -> Iterator[str]:
+    """The address of a server of that image, a process of its own."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, data in {**{digest: data for digest, (_, data) in made.manifests().items()}, **made.blobs(),
+                       "1": made.manifest_bytes}.items():
+        (directory / name).write_bytes(data)
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.fetch", "--serve", str(directory)],
+                               stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        yield f"127.0.0.1:{process.stdout.readline().strip()}"
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+def serve(directory: Path) -> None:
+    """Answer slowly, until somebody ends this process."""
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = directory / self.path.rpartition("/")[2]
+            data = path.read_bytes() if path.is_file() else b"{}"
+            time.sleep(DELAY)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            if "manifests" in self.path:
+                self.send_header("Content-Type", "application/vnd.oci.image.manifest.v1+json")
+            self.end_headers()
+            began = time.monotonic()
+            for start in range(0, len(data), _PIECE):
+                self.wfile.write(data[start : start + _PIECE])
+                time.sleep(max(began + (start + _PIECE) / RATE - time.monotonic(), 0))
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        print(server.server_address[1], flush=True)
+        server.serve_forever()
+
+
+def pull_once(reference: str, sysroot: str, parallel: int, keep: bool) -> None:
+    """One pull into an empty repository."""
+    from bootcd.config import Config
+    from bootcd.model import SilentProgress
+    from bootcd.ops.direct import DirectHost
+    from bootcd.registry import partial
+    from bootcd.store.repository import Repository
+
+    if not keep:
+        partial.SMALL = 1 << 62
+    Repository.init(Path(sysroot) / "composefs").close()
+    DirectHost(Path(sysroot), None, Config(pull_parallel=parallel), SilentProgress()).image_pull(reference)
+
+
+def _fresh(path: Path) -> None:
+    import os
+    import shutil
+
+    shutil.rmtree(path, ignore_errors=True)
+    os.sync()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        serve(Path(sys.argv[2]))
+    else:
+        pull_once(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "1")
