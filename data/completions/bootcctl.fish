@@ -33,7 +33,7 @@ function __bootcctl_deployments
     string split ' ' -- 'booted default staged rollback'
     bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
 end
-set -g __bootcctl_valued --algorithm --config --encrypt --esp --esp-size --filesystem --format --from --image-size --karg --label --name --report --root-size --root-ssh-authorized-keys --soft-reboot --sysroot --xattrs
+set -g __bootcctl_valued --algorithm --config --encrypt --esp --esp-size --filesystem --format --from --image-size --karg --label --max-download --max-rate --name --report --root-size --root-ssh-authorized-keys --soft-reboot --sysroot --xattrs
 set -g __bootcctl_groups install health etc kargs image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
@@ -85,6 +85,8 @@ complete -c bootcctl -n '__bootcctl_at upgrade' -l from -r -d 'read the image fr
 complete -c bootcctl -n '__bootcctl_at upgrade' -l allow-rejected -d 'take the image even if this machine was rolled back from it'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l allow-untried -d 'do not wait until the boot of the running deployment is complete'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l allow-downgrade -d 'take the image even if it is older than what runs'
+complete -c bootcctl -n '__bootcctl_at upgrade' -l max-rate -r -d 'download no more than that in a second, such as 500K'
+complete -c bootcctl -n '__bootcctl_at upgrade' -l max-download -r -d 'do nothing if more than that would have to be downloaded'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l background -d 'nobody waits for it: take CPU and disk only when they are idle'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at switch' -s h -l help -d 'show this help message and exit'
@@ -93,6 +95,8 @@ complete -c bootcctl -n '__bootcctl_at switch' -l apply -d 'reboot into it now'
 complete -c bootcctl -n '__bootcctl_at switch' -l soft-reboot -r -a 'no auto required' -d 'with --apply: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default: no)'
 complete -c bootcctl -n '__bootcctl_at switch' -l from -r -d 'read the image from there, such as oci:/media/usb, and still follow the reference'
 complete -c bootcctl -n '__bootcctl_at switch' -l allow-untried -d 'do not wait until the boot of the running deployment is complete'
+complete -c bootcctl -n '__bootcctl_at switch' -l max-rate -r -d 'download no more than that in a second, such as 500K'
+complete -c bootcctl -n '__bootcctl_at switch' -l max-download -r -d 'do nothing if more than that would have to be downloaded'
 complete -c bootcctl -n '__bootcctl_at switch' -l background -d 'nobody waits for it: take CPU and disk only when they are idle'
 complete -c bootcctl -n '__bootcctl_at switch' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at rollback' -s h -l help -d 'show this help message and exit'
@@ -213,6 +217,8 @@ complete -c bootcctl -n '__bootcctl_at image' -s h -l help -d 'show this help me
 complete -c bootcctl -n '__bootcctl_at image pull' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at image pull' -l name -r -d 'name in the repository (default: the reference)'
 complete -c bootcctl -n '__bootcctl_at image pull' -l bootable -d 'also make the image that a machine would boot'
+complete -c bootcctl -n '__bootcctl_at image pull' -l max-rate -r -d 'download no more than that in a second, such as 500K'
+complete -c bootcctl -n '__bootcctl_at image pull' -l max-download -r -d 'do nothing if more than that would have to be downloaded'
 complete -c bootcctl -n '__bootcctl_at image pull' -l background -d 'nobody waits for it: take CPU and disk only when they are idle'
 complete -c bootcctl -n '__bootcctl_at image pull' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at image verify' -s h -l help -d 'show this help message and exit'

@@ -133,6 +133,8 @@ _bootcctl_image_pull() {
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '--name[name in the repository (default\: the reference)]:value: ' \
         '--bootable[also make the image that a machine would boot]' \
+        '--max-rate[download no more than that in a second, such as 500K]:value: ' \
+        '--max-download[do nothing if more than that would have to be downloaded]:value: ' \
         '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]' \
         '*:value: '
@@ -476,6 +478,8 @@ _bootcctl_switch() {
         '--soft-reboot[with --apply\: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default\: no)]:value:(no auto required)' \
         '--from[read the image from there, such as oci\:/media/usb, and still follow the reference]:value: ' \
         '--allow-untried[do not wait until the boot of the running deployment is complete]' \
+        '--max-rate[download no more than that in a second, such as 500K]:value: ' \
+        '--max-download[do nothing if more than that would have to be downloaded]:value: ' \
         '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]' \
         '*:value: '
@@ -492,6 +496,8 @@ _bootcctl_upgrade() {
         '--allow-rejected[take the image even if this machine was rolled back from it]' \
         '--allow-untried[do not wait until the boot of the running deployment is complete]' \
         '--allow-downgrade[take the image even if it is older than what runs]' \
+        '--max-rate[download no more than that in a second, such as 500K]:value: ' \
+        '--max-download[do nothing if more than that would have to be downloaded]:value: ' \
         '--background[nobody waits for it\: take CPU and disk only when they are idle]' \
         '--json[print the result as JSON]'
 }

@@ -14,7 +14,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import ConfigError
+from .errors import ConfigError, UsageError
+from .model import parse_size
 
 SEARCH_PATH = (
     Path("/usr/lib/bootcd/bootcd.toml"),
@@ -44,6 +45,10 @@ class Config:
     """Largest layer that is accepted, in bytes when decompressed."""
     pull_parallel: int = 3
     """How many layers are fetched at the same time."""
+    pull_max_rate: int = 0
+    """Bytes in a second that downloads may take; 0 for no limit."""
+    pull_max_download: int = 0
+    """Bytes that a run that nobody waits for may download; 0 for no limit."""
     registry_ca_file: str = ""
     """PEM file with the authorities trusted in place of the system's; empty for those."""
     registry_auth_file: str = ""
@@ -62,6 +67,9 @@ class Config:
     """Hosts (host or host:port) that may be asked over plain HTTP or with an unverified certificate."""
 
 
+_SIZES = {"pull_max_layer_size", "pull_max_rate", "pull_max_download"}
+"""May be strings as well: 512K, 20G."""
+_RANGES = {"pull_parallel": range(1, 17)}
 _CHOICES = {"health_on_failure": ("reboot", "rollback", "stay")}
 
 Warn = Callable[[str], None]
@@ -108,10 +116,22 @@ def _apply(config: Config, text: str, where: str, warn: Warn) -> Config:
             if name not in defaults:
                 warn(f"{where}: unknown key '{key}' in [{table}] is ignored")
                 continue
-            changes[name] = _checked(value, defaults[name], f"{where}: [{table}] {key}")
+            place = f"{where}: [{table}] {key}"
+            if name in _SIZES and isinstance(value, str):
+                value = _size(value, place)
+            changes[name] = _checked(value, defaults[name], place)
             if name in _CHOICES and value not in _CHOICES[name]:
-                raise ConfigError(f"{where}: [{table}] {key}: expected one of {', '.join(_CHOICES[name])}")
+                raise ConfigError(f"{place}: expected one of {', '.join(_CHOICES[name])}")
+            if name in _RANGES and value not in _RANGES[name]:
+                raise ConfigError(f"{place}: expected {_RANGES[name].start} to {_RANGES[name].stop - 1}")
     return replace(config, **changes)
+
+
+def _size(text: str, where: str) -> int:
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise ConfigError(f"{where}: {error}") from error
 
 
 def _checked(value: object, default: object, where: str) -> object:

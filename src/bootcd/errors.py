@@ -20,7 +20,7 @@ exit status, so that a script can test for "no space" without knowing which file
     ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge
     ├── RepositoryError       10   RepositoryTooNew, RepositoryConflict, RepositoryDamaged
     ├── Refused               11   NothingStaged, NotProven, NoRollback, TargetInUse, DeviceInUse, DeviceNotEmpty,
-    │                              NotAdoptable, RegistryBlocked, SoftRebootImpossible, RebootRefused
+    │                              NotAdoptable, RegistryBlocked, DownloadTooLarge, SoftRebootImpossible, RebootRefused
     ├── AccessError           12   ReadOnly, PermissionDenied
     ├── Unsupported           13   the kernel or file system lacks what is needed
     ├── EtcConflict           14   /etc cannot be merged without a decision
@@ -281,6 +281,10 @@ class NotAdoptable(Refused, advice="Nothing was changed: the machine boots as be
 
 class RegistryBlocked(Refused, advice="Whoever runs this machine blocked it; bootcd-registries(5) explains the file."):
     """registries.conf forbids to pull an image from there."""
+
+
+class DownloadTooLarge(Refused, advice="'bootcctl upgrade' by hand is not bound by max-download in bootcd.toml."):
+    """More would have to be downloaded than one run may."""
 
 
 class SoftRebootImpossible(

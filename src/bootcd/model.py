@@ -42,9 +42,18 @@ SOFT_REBOOTS = ("no", "auto", "required")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_SIZE = re.compile(r"([0-9]{1,15})([KMGT]?)(?:iB)?", re.ASCII)
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _STORED = re.compile(rf"(?P<spec>\[[^\]]+\])?(?P<name>@[0-9a-f]{{64}}|(?:{_HOST.pattern}/)?{_PATH.pattern})"
                      rf"(?::(?P<tag>{_TAG.pattern}))?")
+
+
+def parse_size(text: str) -> int:
+    """Bytes; K, M, G and T stand for powers of 1024, as sfdisk and systemd have it. Raises UsageError."""
+    found = _SIZE.fullmatch(text)
+    if found is None or int(found[1]) == 0:
+        raise UsageError(f"'{text}' is no size; write for example 512M or 20G")
+    return int(found[1]) << 10 * " KMGT".index(found[2] or " ")
 
 
 def is_digest(text: str) -> bool:

@@ -14,11 +14,15 @@ import socket
 import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from urllib.parse import parse_qs, urlsplit
+
+
+_PIECE = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class Reply:
 
     `ranges`: honour a Range header. `length` replaces the Content-Length, None leaves it out. `cut_after` ends the
     connection after so many bytes of the body, with a reset if `reset`. `stall` waits so many seconds before that or
-    before the end. `chunked` sends the body in chunks of 1000 bytes.
+    before the end. `chunked` sends the body in chunks of 1000 bytes. `slow` sends so many bytes, then waits so many
+    seconds, and so on.
     """
 
     status: int = 200
@@ -50,6 +55,7 @@ class Reply:
     reset: bool = False
     stall: float = 0
     chunked: bool = False
+    slow: tuple[int, float] | None = None
 
 
 Answering = Reply | Callable[[Seen], Reply]
@@ -60,6 +66,8 @@ class ScriptedServer:
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         self.seen: list[Seen] = []
+        self.sent: Counter[str] = Counter()
+        """Bytes of bodies, by path; some of them may be on their way still, or lost."""
         self._replies: dict[str, list[Answering]] = {"/v2/": [Reply(body=b"{}")]}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -82,6 +90,10 @@ class ScriptedServer:
             replies = self._replies.get(seen.path) or [Reply(404, b"{}")]
             answering = replies.pop(0) if len(replies) > 1 else replies[0]
         return answering if isinstance(answering, Reply) else answering(seen)
+
+    def count(self, path: str, size: int) -> None:
+        with self._lock:
+            self.sent[path] += size
 
     def sleep(self, seconds: float) -> None:
         self._stopping.wait(seconds)
@@ -142,7 +154,7 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
             else:
                 self.send_header("Content-Length", str(len(body) if reply.length < 0 else reply.length))
             self.end_headers()
-            self.wfile.write(body if reply.cut_after is None else body[: reply.cut_after])
+            self._send(body if reply.cut_after is None else body[: reply.cut_after], reply.slow)
             if reply.stall:
                 server.sleep(reply.stall)
             if reply.cut_after is not None:
@@ -151,6 +163,14 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
                     self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     self.connection.close()
                 self.close_connection = True
+
+        def _send(self, body: bytes, slow: tuple[int, float] | None) -> None:
+            size, pause = slow or (_PIECE, 0)
+            for start in range(0, len(body), size):
+                self.wfile.write(body[start : start + size])
+                server.count(urlsplit(self.path).path, len(body[start : start + size]))
+                if pause:
+                    server.sleep(pause)
 
     return Handler
 

@@ -120,16 +120,19 @@ class BusHost:
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
                 allow_downgrade: bool = False, take_from: str = "", apply: bool = False,
-                soft_reboot: str = "no") -> ChangeResult:
+                soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None) -> ChangeResult:
         wanted = {"allow-rejected": allow_rejected, "allow-untried": allow_untried,
                   "allow-downgrade": allow_downgrade}
-        options = self._options | _set(wanted) | _taking(take_from) | _applying(apply, soft_reboot)
+        options = (self._options | _set(wanted) | _taking(take_from) | _applying(apply, soft_reboot)
+                   | _limits(max_rate, max_download))
         return _result(ChangeResult, self._job("upgrade", "Download" if download_only else "Upgrade", options))
 
     def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, take_from: str = "",
-               apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
+               apply: bool = False, soft_reboot: str = "no", max_rate: int | None = None,
+               max_download: int | None = None) -> ChangeResult:
         wanted = {"download-only": download_only, "allow-untried": allow_untried}
-        options = self._options | _set(wanted) | _taking(take_from) | _applying(apply, soft_reboot)
+        options = (self._options | _set(wanted) | _taking(take_from) | _applying(apply, soft_reboot)
+                   | _limits(max_rate, max_download))
         return _result(ChangeResult, self._job("switch", "Switch", _absolute(image), options))
 
     def finalize(self) -> ChangeResult:
@@ -175,10 +178,12 @@ class BusHost:
         options = self._options | {name: True for name, value in wanted.items() if value}
         return _result(FsckResult, self._job("fsck", "Fsck", options))
 
-    def image_pull(self, image: str, *, name: str = "", bootable: bool = False) -> PullResult:
+    def image_pull(self, image: str, *, name: str = "", bootable: bool = False, max_rate: int | None = None,
+                   max_download: int | None = None) -> PullResult:
         # The name is what the reference would be called here, whatever the daemon is told.
         wanted = {"name": name or str(ImageReference.parse(image)), "bootable": bootable}
-        options = self._options | {key: value for key, value in wanted.items() if value}
+        options = self._options | {key: value for key, value in wanted.items() if value} | _limits(
+            max_rate, max_download)
         return _result(PullResult, self._job("image pull", "PullImage", _absolute(image), options))
 
     def image_verify(self, image: str) -> TrustReport:
@@ -347,6 +352,11 @@ def _applying(apply: bool, soft_reboot: str) -> dict[str, Any]:
 
 def _taking(place: str) -> dict[str, Any]:
     return {"take-from": _absolute(place)} if place else {}
+
+
+def _limits(max_rate: int | None, max_download: int | None) -> dict[str, Any]:
+    wanted = {"max-rate": max_rate, "max-download": max_download}
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def _absolute(image: str) -> str:

@@ -303,4 +303,5 @@ def _plain(value: Any) -> Any:
 def _wrapped(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {key: Variant("b" if isinstance(item, bool) else "s", item) for key, item in value.items()}
+    types = {bool: "b", int: "t", str: "s"}
+    return {key: Variant(types[type(item)], item) for key, item in value.items()}

@@ -64,7 +64,8 @@ def upgrade(options: Namespace) -> int:
         return change(options, lambda machine: machine.upgrade(
             download_only=options.download_only, allow_rejected=options.allow_rejected,
             allow_untried=options.allow_untried, allow_downgrade=options.allow_downgrade,
-            take_from=options.take_from, apply=options.apply, soft_reboot=options.soft_reboot))
+            take_from=options.take_from, apply=options.apply, soft_reboot=options.soft_reboot,
+            max_rate=options.max_rate, max_download=options.max_download))
     except NotProven as error:
         if not options.background:
             raise
@@ -75,7 +76,8 @@ def upgrade(options: Namespace) -> int:
 def switch(options: Namespace) -> int:
     return change(options, lambda machine: machine.switch(
         options.image, download_only=options.download_only, allow_untried=options.allow_untried,
-        take_from=options.take_from, apply=options.apply, soft_reboot=options.soft_reboot))
+        take_from=options.take_from, apply=options.apply, soft_reboot=options.soft_reboot,
+        max_rate=options.max_rate, max_download=options.max_download))
 
 
 def rollback(options: Namespace) -> int:

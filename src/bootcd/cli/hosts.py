@@ -84,7 +84,7 @@ def _this_process(options: Namespace, progress: Progress) -> DirectHost:
     sysroot = SYSROOT if options.sysroot is None else options.sysroot
     if sysroot == SYSROOT and options.command not in MOUNTING:
         _make_writable(sysroot, *settings.boot_mirrors)
-    return DirectHost(Path(sysroot), esp, settings, progress)
+    return DirectHost(Path(sysroot), esp, settings, progress, unattended=getattr(options, "background", False))
 
 
 def _make_writable(*paths: str) -> None:

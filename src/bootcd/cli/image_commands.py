@@ -13,7 +13,8 @@ from .hosts import host
 
 def pull(options: Namespace) -> int:
     with host(options) as machine:
-        result = machine.image_pull(options.image, name=options.name, bootable=options.bootable)
+        result = machine.image_pull(options.image, name=options.name, bootable=options.bootable,
+                                    max_rate=options.max_rate, max_download=options.max_download)
     return _pulled(options, result)
 
 

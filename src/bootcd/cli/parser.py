@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 from typing import Any
 
 from .. import __version__
-from ..model import ENCRYPTIONS, FILESYSTEMS, SOFT_REBOOTS
+from ..errors import UsageError
+from ..model import ENCRYPTIONS, FILESYSTEMS, SOFT_REBOOTS, parse_size
 
 _EPILOG = "Exit status and all details: man bootcctl."
 
@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     _allow_untried(upgrade)
     upgrade.add_argument("--allow-downgrade", action="store_true",
                          help="take the image even if it is older than what runs")
+    _limits(upgrade)
     _background(upgrade)
     _json(upgrade)
     switch = verb("switch", "commands:switch", "follow another image reference from now on")
@@ -73,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _apply(switch, how)
     _from(switch)
     _allow_untried(switch)
+    _limits(switch)
     _background(switch)
     _json(switch)
     rollback = verb("rollback", "commands:rollback", "make another deployment the one that boots")
@@ -193,6 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
     pull.add_argument("image", metavar="IMAGE", help=_IMAGE_HELP)
     pull.add_argument("--name", default="", help="name in the repository (default: the reference)")
     pull.add_argument("--bootable", action="store_true", help="also make the image that a machine would boot")
+    _limits(pull)
     _background(pull)
     _json(pull)
     verify = verb("verify", "image_commands:verify", "tell what the signature policy says of an image", image)
@@ -245,11 +248,10 @@ _WHICH = "id, version, label, booted, default, staged or rollback"
 
 
 def _size(text: str) -> int:
-    """Bytes; K, M, G and T stand for powers of 1024, as sfdisk and systemd have it."""
-    found = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(?:iB)?", text)
-    if found is None or int(found[1]) == 0:
-        raise argparse.ArgumentTypeError(f"'{text}' is no size; write for example 512M or 20G")
-    return int(found[1]) << 10 * " KMGT".index(found[2] or " ")
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _everywhere(parser: argparse.ArgumentParser, *, hidden: bool = False) -> None:
@@ -282,6 +284,13 @@ def _from(parser: argparse.ArgumentParser) -> None:
 def _allow_untried(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--allow-untried", action="store_true", help="do not wait until the boot of the running "
                         "deployment is complete")
+
+
+def _limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-rate", type=_size, metavar="SIZE", help="download no more than that in a second, such "
+                        "as 500K")
+    parser.add_argument("--max-download", type=_size, metavar="SIZE", help="do nothing if more than that would have to "
+                        "be downloaded")
 
 
 def _background(parser: argparse.ArgumentParser) -> None:

@@ -48,15 +48,26 @@ class DirectHost:
     """See `ops.host.Host` for what each method means.
 
     How a change ended is kept in the installation, with who asked for it: `by`. `switching` is entered around the
-    moment in which the boot entry changes.
+    moment in which the boot entry changes. `unattended`: nobody waits for it, so what is meant for such runs holds.
     """
 
     def __init__(
         self, sysroot: Path, esp: Path | None, config: Config, progress: Progress, *, by: str = "",
-        switching: Callable[[], AbstractContextManager[None]] = nullcontext,
+        switching: Callable[[], AbstractContextManager[None]] = nullcontext, unattended: bool = False,
     ) -> None:
+        if not unattended:
+            config = replace(config, pull_max_download=0)
         self._machine = Machine(Sysroot(sysroot), esp, config, progress, switching)
         self._by = by or f"uid {os.getuid()} bootcctl"
+
+    def _limited(self, max_rate: int | None, max_download: int | None) -> Machine:
+        """The machine with the limits of one call."""
+        config = self._machine.config
+        if max_rate is not None:
+            config = replace(config, pull_max_rate=max_rate)
+        if max_download is not None:
+            config = replace(config, pull_max_download=max_download)
+        return replace(self._machine, config=config)
 
     def _recorded(self, verb: str, work: Callable[[], T]) -> T:
         return last.recorded(self._machine, verb, self._by, work)
@@ -93,19 +104,21 @@ class DirectHost:
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
                 allow_downgrade: bool = False, take_from: str = "", apply: bool = False,
-                soft_reboot: str = "no") -> ChangeResult:
+                soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None) -> ChangeResult:
         from . import update
 
         return self._applied("upgrade", apply, soft_reboot, lambda: update.upgrade(
-            self._machine, download_only=download_only, allow_rejected=allow_rejected, allow_untried=allow_untried,
-            allow_downgrade=allow_downgrade, take_from=take_from))
+            self._limited(max_rate, max_download), download_only=download_only, allow_rejected=allow_rejected,
+            allow_untried=allow_untried, allow_downgrade=allow_downgrade, take_from=take_from))
 
     def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, take_from: str = "",
-               apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
+               apply: bool = False, soft_reboot: str = "no", max_rate: int | None = None,
+               max_download: int | None = None) -> ChangeResult:
         from . import update
 
         return self._applied("switch", apply, soft_reboot, lambda: update.switch(
-            self._machine, image, download_only=download_only, allow_untried=allow_untried, take_from=take_from))
+            self._limited(max_rate, max_download), image, download_only=download_only, allow_untried=allow_untried,
+            take_from=take_from))
 
     def finalize(self) -> ChangeResult:
         from . import update
@@ -242,11 +255,12 @@ class DirectHost:
 
         return install.install_to_disk(self._machine, disk, image, options, self._by, take_from)
 
-    def image_pull(self, image: str, *, name: str = "", bootable: bool = False) -> PullResult:
+    def image_pull(self, image: str, *, name: str = "", bootable: bool = False, max_rate: int | None = None,
+                   max_download: int | None = None) -> PullResult:
         from . import images
 
         return self._recorded("image pull", lambda: images.image_pull(
-            self._machine, image, name=name, bootable=bootable))
+            self._limited(max_rate, max_download), image, name=name, bootable=bootable))
 
     def image_verify(self, image: str) -> TrustReport:
         from . import images

@@ -113,7 +113,7 @@ class Layers:
             self._partials.remove(descriptor.digest)
             if partial is None or not partial.resumed:
                 raise
-            self._progress.note(f"What was kept of layer {descriptor.digest} is of no use; it is fetched anew ({error})")
+            self._progress.note(f"What was kept of layer {descriptor.digest} is wrong; it is fetched anew ({error})")
             self._import(descriptor, diff_id, self._partials.of(descriptor))
         self._partials.remove(descriptor.digest)
         with self._lock:

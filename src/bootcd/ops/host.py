@@ -48,16 +48,18 @@ class Host(Protocol):
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
                 allow_downgrade: bool = False, take_from: str = "", apply: bool = False,
-                soft_reboot: str = "no") -> ChangeResult:
+                soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None) -> ChangeResult:
         """Take what the tracked image reference names now. `download_only` stages it without making it the next
         to boot until a later `upgrade`. `allow_untried` does not wait for the boot of the running deployment to
         be complete; `allow_downgrade` takes an image that is older than what runs. With
         `take_from`, the image is read from that place, and still taken as the tracked one. With `apply` the running
         machine reboots into what boots next, if that is another deployment; `soft_reboot` is one of
-        SOFT_REBOOTS."""
+        SOFT_REBOOTS. `max_rate` (bytes in a second) and `max_download` (bytes) stand in for the settings of these
+        names; that of `max_download` binds only what nobody waits for."""
 
     def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, take_from: str = "",
-               apply: bool = False, soft_reboot: str = "no") -> ChangeResult:
+               apply: bool = False, soft_reboot: str = "no", max_rate: int | None = None,
+               max_download: int | None = None) -> ChangeResult:
         """Follow another image reference from now on; the rest is as for `upgrade`."""
 
     def finalize(self) -> ChangeResult:
@@ -135,8 +137,9 @@ class Host(Protocol):
         """Make partitions and file systems on a disk, or in a file, and the first deployment there; erases what is on
         it. The installation that this is otherwise about stays as it is."""
 
-    def image_pull(self, image: str, *, name: str = "", bootable: bool = False) -> PullResult:
-        """Bring an image into the repository without deploying it."""
+    def image_pull(self, image: str, *, name: str = "", bootable: bool = False, max_rate: int | None = None,
+                   max_download: int | None = None) -> PullResult:
+        """Bring an image into the repository without deploying it. The limits are as for `upgrade`."""
 
     def image_verify(self, image: str) -> TrustReport:
         """What the policy says of an image at its source, and what every signature there is worth. Nothing is

@@ -23,7 +23,7 @@ from . import describe
 from .admit import Verification, admit, judge
 from .last import now
 from .machine import Machine
-from .pull import examine, pull, source_of
+from .pull import check_size, examine, pull, source_of
 from .results import ImageInfo, ImageSignature, PullResult, PullStats, RequirementInfo, TrustReport
 from .session import store
 
@@ -39,6 +39,7 @@ def image_pull(machine: Machine, image: str, *, name: str, bootable: bool) -> Pu
     _check_name(tag)
     with store(machine) as session, source_of(reference, machine.config) as source:
         offer = examine(session.repository, source, admit(machine, source))
+        check_size(source, offer, machine.config, session.partials)
         stats = pull(session.repository, source, offer, config=machine.config, progress=session.progress,
                      partials=session.partials, make_room=session.partials.clear)
         session.progress.begin("Composing the image")

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
-from ..errors import NoMatchingPlatform, RootFull, UsageError
+from ..errors import DownloadTooLarge, NoMatchingPlatform, RootFull, UsageError
 from ..formats import oci
 from ..model import ImageReference, Platform, Progress
 from ..registry import registries
 from ..registry.blob import read_blob
 from ..registry.carried import Carried
 from ..registry.partial import Partials
+from ..registry.retry import RateLimit
 from ..registry.sources import FetchedManifest, Source, SourceOptions, open_source
 from ..store.layers import has_layer
 from ..store.ociimages import OciImages
@@ -81,6 +82,7 @@ def options_for(reference: ImageReference, config: Config) -> SourceOptions:
         auth_file=Path(config.registry_auth_file) if config.registry_auth_file else None,
         proxy=config.registry_proxy, no_proxy=config.registry_no_proxy, separate=os.geteuid() == 0,
         max_layer_size=config.pull_max_layer_size,
+        limit=RateLimit(config.pull_max_rate) if config.pull_max_rate else None,
     )
 
 
@@ -125,6 +127,18 @@ def fetch_config(source: Source, admitted: Admitted) -> tuple[bytes, oci.Config]
     if (config.os, config.architecture) != (own.os, own.architecture):
         raise NoMatchingPlatform(f"{source.reference}: the image is for {config.platform}, this machine is {own}")
     return data, config
+
+
+def check_size(source: Source, offer: Offer, config: Config, partials: Partials) -> None:
+    """Raises DownloadTooLarge when more is missing than one run may fetch."""
+    if not config.pull_max_download or source.reference.transport != "docker":
+        return
+    here = partials.sizes()
+    size = sum(max(descriptor.size - here.get(descriptor.digest, 0), 0) for descriptor, _ in offer.missing)
+    if size > config.pull_max_download:
+        raise DownloadTooLarge(
+            f"{source.reference}: {size} bytes in {len(offer.missing)} of {len(offer.layers)} layers would have to be "
+            f"downloaded, and one run may download {config.pull_max_download}")
 
 
 def pull(

@@ -25,7 +25,7 @@ from . import collect, compose, describe, etc, reset, room
 from .admit import admit
 from .downgrade import downgrade
 from .machine import Machine
-from .pull import Offer, examine, pull, source_of
+from .pull import Offer, check_size, examine, pull, source_of
 from .results import ChangeResult, CheckResult, PullStats
 from .session import Session, change, look
 
@@ -243,6 +243,7 @@ def _deploy(
     when what this machine has in kargs.d makes no sense."""
     if facts.current is not None:
         own = replace(own, local=describe.local_kargs(session.machine.sysroot, facts, facts.current))
+    check_size(source, offer, session.config, session.partials)
     way = room.prepare(session, offer)
     stats = pull(session.repository, source, offer, config=session.config, progress=session.progress,
                  partials=session.partials, make_room=way.make)

@@ -230,7 +230,8 @@ def _prepare(
     config = Config(**settings)
     if process.private_mounts():
         process.make_all_writable([sysroot, *map(Path, config.boot_mirrors)])
-    host = DirectHost(sysroot, esp, config, lines, by=request["by"], switching=switching)
+    host = DirectHost(sysroot, esp, config, lines, by=request["by"], switching=switching,
+                      unattended=request["background"])
     return host, Machine(Sysroot(sysroot), esp, config, SilentProgress())
 
 

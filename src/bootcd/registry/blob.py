@@ -2,8 +2,8 @@
 """Reading blobs so that nothing unverified passes as verified.
 
 A transfer counts and hashes what arrives, goes on where it stopped when a connection breaks or, with a file for what
-has come, the process, and ends with an error when size or digest are wrong. `LayerReader` adds decompression and the diff ID, all in a thread of its own, so that the
-network, the hashes and whoever reads the layer work at the same time.
+has come, the process, and ends with an error when size or digest are wrong. `LayerReader` adds decompression and the
+diff ID, all in a thread of its own, so that the network, the hashes and whoever reads the layer work at the same time.
 
 What `LayerReader.read` returns is verified only once it has returned b"": until then a reader must not make anything
 visible.
