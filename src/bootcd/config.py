@@ -49,6 +49,9 @@ class Config:
     """Bytes in a second that downloads may take; 0 for no limit."""
     pull_max_download: int = 0
     """Bytes that a run that nobody waits for may download; 0 for no limit."""
+    pull_metered: str = "check"
+    """What a run that nobody waits for does over a metered connection: check, allow (a download as well) or never (not
+    even ask)."""
     registry_ca_file: str = ""
     """PEM file with the authorities trusted in place of the system's; empty for those."""
     registry_auth_file: str = ""
@@ -70,7 +73,7 @@ class Config:
 _SIZES = {"pull_max_layer_size", "pull_max_rate", "pull_max_download"}
 """May be strings as well: 512K, 20G."""
 _RANGES = {"pull_parallel": range(1, 17)}
-_CHOICES = {"health_on_failure": ("reboot", "rollback", "stay")}
+_CHOICES = {"health_on_failure": ("reboot", "rollback", "stay"), "pull_metered": ("check", "allow", "never")}
 
 Warn = Callable[[str], None]
 

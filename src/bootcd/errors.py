@@ -20,7 +20,8 @@ exit status, so that a script can test for "no space" without knowing which file
     ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge
     ├── RepositoryError       10   RepositoryTooNew, RepositoryConflict, RepositoryDamaged
     ├── Refused               11   NothingStaged, NotProven, NoRollback, TargetInUse, DeviceInUse, DeviceNotEmpty,
-    │                              NotAdoptable, RegistryBlocked, DownloadTooLarge, SoftRebootImpossible, RebootRefused
+    │                              NotAdoptable, RegistryBlocked, DownloadTooLarge, ConnectionMetered,
+    │                              SoftRebootImpossible, RebootRefused
     ├── AccessError           12   ReadOnly, PermissionDenied
     ├── Unsupported           13   the kernel or file system lacks what is needed
     ├── EtcConflict           14   /etc cannot be merged without a decision
@@ -285,6 +286,10 @@ class RegistryBlocked(Refused, advice="Whoever runs this machine blocked it; boo
 
 class DownloadTooLarge(Refused, advice="'bootcctl upgrade' by hand is not bound by max-download in bootcd.toml."):
     """More would have to be downloaded than one run may."""
+
+
+class ConnectionMetered(Refused, advice="[pull] metered in bootcd.toml says what is done then."):
+    """The connection costs money, and nobody waits for what would be asked over it."""
 
 
 class SoftRebootImpossible(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
-from ..errors import NotProven, UsageError
+from ..errors import ConnectionMetered, NotProven, UsageError
 from ..ops.host import Host
 from ..ops.results import ChangeResult
 from . import output
@@ -52,8 +52,12 @@ def upgrade(options: Namespace) -> int:
         raise UsageError("--check asks the source of the tracked image", advice="Leave one of --check and --from out; "
                          "'bootcctl image verify' tells what a place has.")
     if options.check:
-        with host(options) as machine:
-            found = machine.check()
+        try:
+            with host(options) as machine:
+                found = machine.check()
+        except ConnectionMetered as error:  # by nature a run that nobody waits for
+            print(printable(f"Nothing is done this time: {error}."))
+            return NO_UPDATE
         output.emit_json(found) if options.json else output.check(found)
         return 0 if found.available and not found.rejected else NO_UPDATE
     for option in ("allow_rejected", "allow_downgrade"):

@@ -27,6 +27,7 @@ from .bus import Bus
 from .exports import Call, Exported
 from .inhibit import DELAY, Inhibitor
 from .interfaces import JOB, ROOT
+from .metered import is_metered
 from .throttle import Throttle
 from .verbs import Arguments, Verb
 from .worker import Done, Event, Failure, Note, Outcome, Request, Stage, Switch, Worker
@@ -40,6 +41,8 @@ FAREWELL = 1.0
 """Seconds in which the caller of a job that reboots the machine can read how it went."""
 MAX_READERS = 4
 """Jobs of one user that change nothing and run at the same time."""
+_SAVING = ("check", "upgrade")
+"""What a metered connection is of interest to."""
 CANCELLED = Interrupted.bus_name()
 
 
@@ -220,6 +223,7 @@ class Jobs:
     async def start(self, call: Call, verb: Verb, arguments: Arguments, *, background: bool) -> str:
         """Start a job for a caller and return its object path. Raises Busy."""
         starter = await self._starter(call.sender)
+        metered = background and verb.method in _SAVING and await is_metered(self._bus)
         # From here to the end nothing waits, so that two calls cannot both find the place free.
         reads = verb.reads(arguments)
         running = [job for job in self._jobs.values() if not job.is_over]
@@ -233,7 +237,7 @@ class Jobs:
         settings = self._settings()
         self._number += 1
         request = Request(verb.method, arguments, settings.sysroot, settings.esp, settings.config, str(starter),
-                          background)
+                          background, metered)
         job = Job(self._number, verb, request, starter, Inhibitor())
         self._jobs[job.path] = job
         self._bus.export(job.path, job.exported)

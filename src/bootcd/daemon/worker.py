@@ -46,13 +46,14 @@ class Request:
     config: Config
     by: str = ""
     background: bool = False
+    metered: bool = False
 
     def line(self) -> bytes:
         """As the worker reads it."""
         config = {field.name: getattr(self.config, field.name) for field in fields(Config)}
         return json.dumps({
             "verb": self.verb, "arguments": self.arguments, "sysroot": self.sysroot, "esp": self.esp, "config": config,
-            "by": self.by, "background": self.background, "parent": os.getpid(),
+            "by": self.by, "background": self.background, "metered": self.metered, "parent": os.getpid(),
         }).encode() + b"\n"
 
 

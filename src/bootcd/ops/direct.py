@@ -48,15 +48,19 @@ class DirectHost:
     """See `ops.host.Host` for what each method means.
 
     How a change ended is kept in the installation, with who asked for it: `by`. `switching` is entered around the
-    moment in which the boot entry changes. `unattended`: nobody waits for it, so what is meant for such runs holds.
+    moment in which the boot entry changes. `unattended`: nobody waits for it, so what is meant for such runs holds,
+    and with `metered` what is meant for connections that cost money.
     """
 
     def __init__(
         self, sysroot: Path, esp: Path | None, config: Config, progress: Progress, *, by: str = "",
         switching: Callable[[], AbstractContextManager[None]] = nullcontext, unattended: bool = False,
+        metered: bool = False,
     ) -> None:
         if not unattended:
             config = replace(config, pull_max_download=0)
+        if not (unattended and metered):
+            config = replace(config, pull_metered="allow")
         self._machine = Machine(Sysroot(sysroot), esp, config, progress, switching)
         self._by = by or f"uid {os.getuid()} bootcctl"
 

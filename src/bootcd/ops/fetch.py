@@ -106,15 +106,17 @@ class Layers:
             reader.stop()
 
     def _one(self, descriptor: Descriptor, diff_id: str) -> None:
-        partial = self._partials.of(descriptor) if self._is_remote else None
-        try:
-            self._import(descriptor, diff_id, partial)
-        except _WRONG as error:
-            self._partials.remove(descriptor.digest)
-            if partial is None or not partial.resumed:
-                raise
-            self._progress.note(f"What was kept of layer {descriptor.digest} is wrong; it is fetched anew ({error})")
-            self._import(descriptor, diff_id, self._partials.of(descriptor))
+        while True:
+            partial = self._partials.of(descriptor) if self._is_remote else None
+            try:
+                self._import(descriptor, diff_id, partial)
+            except _WRONG as error:
+                self._partials.remove(descriptor.digest)
+                if partial is None or not partial.resumed:
+                    raise
+                self._progress.note(f"What was kept of layer {descriptor.digest} is wrong; it is fetched anew: {error}")
+            else:
+                break
         self._partials.remove(descriptor.digest)
         with self._lock:
             self.left.remove((descriptor, diff_id))

@@ -24,6 +24,7 @@ from ..errors import (
     BootcdError,
     Busy,
     DeploymentNotFound,
+    DownloadTooLarge,
     FormatError,
     ImageNotFound,
     Interrupted,
@@ -149,6 +150,8 @@ def load_update(machine: Machine) -> tuple[CheckResult | None, str]:
 def _is_telling(verb: str, error: BaseException) -> bool:
     if verb == "finalize":  # whatever keeps a staged deployment from booting has to be known after the reboot
         return not isinstance(error, NothingStaged)
+    if isinstance(error, DownloadTooLarge):  # by itself it will not come to another end
+        return True
     return not isinstance(error, _UNTOLD) and not (isinstance(error, ImageNotFound) and verb not in _FOLLOWING)
 
 

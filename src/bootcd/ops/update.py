@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..boot.kargs import check_machine_kargs
+from ..config import Config
 from ..deploy import plan
 from ..deploy.facts import Facts
 from ..deploy.records import OwnKargs, Record
 from ..deploy.rejected import Rejected
-from ..errors import DeploymentNotFound, NotProven, Refused, TargetInUse, UsageError
+from ..errors import ConnectionMetered, DeploymentNotFound, NotProven, Refused, TargetInUse, UsageError
 from ..linux import files
 from ..model import ImageReference
 from ..registry.sources import FetchedManifest, Source
@@ -77,6 +78,8 @@ def check(machine: Machine) -> CheckResult:
         facts = session.facts()
         tracked = _tracked(facts)
         reference = ImageReference.parse(tracked.image)
+        if _is_spared(reference, machine.config, "never"):
+            raise ConnectionMetered(f"the connection is metered, and {reference} is not asked over it")
         with source_of(reference, machine.config) as source:
             admitted = admit(machine, source)
             fetched = admitted.fetched
@@ -111,6 +114,8 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
             # Whoever may only download shall not undo what was decided about the next boot.
             return ChangeResult("unchanged", f"Deployment {facts.staged.short_id} is staged and boots next; only "
                                 "'bootcctl upgrade' replaces it.", describe.deployment(facts, facts.staged))
+        if not take_from and _is_spared(reference, machine.config, "never"):
+            return ChangeResult("unchanged", f"The connection is metered, and {reference} is not asked over it.")
         place = take_from or str(reference)
         with source_of(reference, machine.config, take_from) as source:
             admitted = admit(machine, source)
@@ -126,6 +131,11 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
             why = downgrade(facts.current, offer)
             if why and not allow_downgrade:
                 return ChangeResult("rejected", f"{place} names an older image: {why}. --allow-downgrade takes it.")
+            if offer.missing and not take_from and _is_spared(reference, machine.config, "check"):
+                what = f"version {offer.version}" if offer.version else "a newer image"
+                return ChangeResult("unchanged", f"{reference} names {what}. The connection is metered, so the "
+                                    f"{offer.download_size} bytes that are missing are not downloaded now; "
+                                    "'bootcctl upgrade' downloads them.")
             result = _deploy(session, facts, reference, source, offer, _own_kargs(facts),
                              download_only=download_only, allow_bad=allow_rejected)
             if result.outcome != "rejected" and not download_only:
@@ -185,6 +195,11 @@ def _tracked(facts: Facts) -> Record:
         raise DeploymentNotFound("there is no deployment to upgrade from",
                                  advice="'bootcctl install to-filesystem IMAGE' makes the first one.")
     return record
+
+
+def _is_spared(reference: ImageReference, config: Config, metered: str) -> bool:
+    """Whether this run is over a metered connection, and shall do no more than `metered` there."""
+    return reference.transport == "docker" and config.pull_metered == metered
 
 
 def _own_kargs(facts: Facts) -> OwnKargs:

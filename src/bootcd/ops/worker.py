@@ -4,8 +4,8 @@
 One request comes as a line of JSON on standard input, lines of JSON go to standard output:
 
     request   {"verb": "upgrade", "arguments": {"download_only": false}, "sysroot": "/sysroot", "esp": null,
-               "config": {"keep_previous": 1, …}, "by": "uid 1000 gnome-software", "background": false, "parent": PID,
-               "log": LEVEL}
+               "config": {"keep_previous": 1, …}, "by": "uid 1000 gnome-software", "background": false,
+               "metered": false, "parent": PID, "log": LEVEL}
     lines     {"stage": TEXT, "total": BYTES}     a stage begins
               {"done": BYTES}                     of this stage so far, at most ten times a second
               {"note": TEXT}
@@ -231,7 +231,7 @@ def _prepare(
     if process.private_mounts():
         process.make_all_writable([sysroot, *map(Path, config.boot_mirrors)])
     host = DirectHost(sysroot, esp, config, lines, by=request["by"], switching=switching,
-                      unattended=request["background"])
+                      unattended=request["background"], metered=request.get("metered", False))
     return host, Machine(Sysroot(sysroot), esp, config, SilentProgress())
 
 

@@ -95,6 +95,7 @@ class _Transfer:
             try:
                 if self._stream is None:
                     self._stream = self._source.blob(self._descriptor, self.position)
+                    self._wait(0)  # whoever wants to end it may have come too early to interrupt the stream
                 piece = next(self._stream, None)
             except TransientFailure as failure:
                 self.close()
