@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import bare, daemon, deployments, etc, image
+from benchmarks import bare, daemon, deployments, etc, fetch, image
 
 DEPLOYMENTS = 100
 BOOTCCTL = [sys.executable, "-m", "bootcd.cli"]
@@ -112,6 +112,7 @@ def program(report: Report, work: Path, layout: Path, tar: Path, options: argpar
     places = "\n".join(f"{offset} {size}" for offset, size in bare.payloads(tar)).encode()
     for compression in ("gzip", "zstd"):
         imports(report, work, layout, tar, compression, places, options.repeat)
+    fetch.measure(report, work / "fetch", run, options.repeat, options.quick)
     erofs(report, options.quick)
     etc.measure(report, fresh(work / "etc"), options.repeat)
     living(report, work, layout, options.repeat)

@@ -30,9 +30,22 @@ def test_later_files_win_key_by_key(tmp_path: Path) -> None:
                                   registry_insecure=("localhost:5000",))
 
 
+@pytest.mark.parametrize(("text", "size"), [
+    ("7", 7), ('"7"', 7), ('"512K"', 512 << 10), ('"2MiB"', 2 << 20), ('"3G"', 3 << 30)])
+def test_sizes_may_have_units(tmp_path: Path, text: str, size: int) -> None:
+    (tmp_path / "bootcd.toml").write_text(
+        f"[pull]\nmax-rate = {text}\nmax-download = {text}\nmax-layer-size = {text}\n")
+    assert config.load([tmp_path / "bootcd.toml"]) == config.Config(
+        pull_max_rate=size, pull_max_download=size, pull_max_layer_size=size)
+
+
 @pytest.mark.parametrize(("text", "said"), [
     ("previous = 3", "table"), ("[keep]\nprevious = -1", "negative"),
     ("[keep]\nprevious = true", "integer"), ("[keep]\nprevious = ''", "integer"),
+    ("[pull]\nmax-rate = '0'", "no size"), ("[pull]\nmax-rate = '1X'", "no size"),
+    ("[pull]\nmax-rate = -1", "negative"), ("[pull]\nmax-rate = 1.5", "integer"), ("[pull]\nparallel = 0", "1 to 16"),
+    ("[pull]\nparallel = 17", "1 to 16"),
+    ("[pull]\nparallel = '3'", "integer"), ("[pull]\nmetered = 'no'", "check, allow, never"),
     ("[registry]\ninsecure = 'x'", "list of strings"), ("[registry]\ninsecure = [1]", "list of strings"),
     ("[registry]\nca-file = 1", "a string"), ("[keep", "table"), ("a = " + "[" * 5000, "bootcd"),
 ])

@@ -100,6 +100,9 @@ class Worlds:
         self.run(path, "unstage")
         self.run(path, "unpin", "good")
         self.run(path, "image", "remove", "beta")
+        downloads = path / "sysroot/state/bootcd/downloads"
+        downloads.mkdir(mode=0o700)
+        (downloads / f"sha256:{'1' * 64}").write_bytes(b"what has come of a layer")
 
     def _running(self, path: Path) -> None:
         """1.2 runs, and 1.3 is published."""

@@ -170,6 +170,8 @@ def _space(session: Session, facts: Facts) -> Explanation:
             why = "on the ESP, for nothing"
         why += " (left by a copy that was cut off)" if name in facts.partial else ""
         found.append(Reason("kernel", name, "stays" if users[name] or name in facts.foreign else "may go", why, size))
+    found += [Reason("download", digest, "may go", "what has come of a layer; the next download of it goes on there",
+                     size) for digest, size in session.partials.sizes().items()]
     with suppress(BootcdError):
         freed = collect.collect(session, dry_run=True, facts=facts)
         if freed.objects:

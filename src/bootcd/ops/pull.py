@@ -82,7 +82,7 @@ def options_for(reference: ImageReference, config: Config) -> SourceOptions:
         auth_file=Path(config.registry_auth_file) if config.registry_auth_file else None,
         proxy=config.registry_proxy, no_proxy=config.registry_no_proxy, separate=os.geteuid() == 0,
         max_layer_size=config.pull_max_layer_size,
-        limit=RateLimit(config.pull_max_rate) if config.pull_max_rate else None,
+        limit=RateLimit(config.pull_max_rate) if config.pull_max_rate and reference.transport == "docker" else None,
     )
 
 

@@ -389,7 +389,7 @@ class EtcRules:
 @dataclass(frozen=True, slots=True)
 class Reason:
     """Why something is as it is. `kind` is one of deployment, entry, setting, kernel, state, image name, tag, objects,
-    file system, link; `verdict` a word or two; `size` bytes where that is what it is about."""
+    download, file system, link; `verdict` a word or two; `size` bytes where that is what it is about."""
 
     kind: str
     name: str
