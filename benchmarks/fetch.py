@@ -8,7 +8,9 @@ Run as a program it pulls once: `python -m benchmarks.fetch REFERENCE SYSROOT PA
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kit.debian import PROGRAMS
 from kit.images import Dir, File, ImageBuilder, Layer
 from kit.push import push
 from kit.registry_server import RegistryServer, available
@@ -47,6 +50,7 @@ def measure(report: Report, work: Path, run: Callable[[list[str]], Run], repeat:
         runs = [[pull(reference, *way) for way in ways] for _ in range(repeat)]
         return [min(column, key=lambda one: one.seconds) for column in zip(*runs, strict=True)]
 
+    os.environ["PATH"] += os.pathsep + str(PROGRAMS)
     what = f"{LAYERS} layers, {size / 1e6:.0f} MB"
     if available():
         with RegistryServer(work / "registry") as registry:
@@ -134,9 +138,6 @@ def pull_once(reference: str, sysroot: str, parallel: int, keep: bool) -> None:
 
 
 def _fresh(path: Path) -> None:
-    import os
-    import shutil
-
     shutil.rmtree(path, ignore_errors=True)
     os.sync()
 

@@ -86,7 +86,8 @@ class _Server:
                 self._handler(request)(request, connection)
             except TransientFailure as failure:
                 frames.send(connection, frames.ERROR, json.dumps(
-                    {**error_document(failure.error), "transient": True, "after": failure.retry_after}).encode())
+                    {**error_document(failure.error), "transient": True, "after": failure.retry_after,
+                     "stalled": failure.stalled}).encode())
             except BootcdError as error:
                 frames.send(connection, frames.ERROR, json.dumps(error_document(error)).encode())
 

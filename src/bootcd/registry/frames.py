@@ -11,7 +11,8 @@ goes back in frames:
     begin   b"b"   JSON about what follows
     data    b"d"   a piece of it
     end     b"z"   all of it was sent
-    error   b"e"   JSON: class, message and advice of an error; whether trying again may help, and after which pause
+    error   b"e"   JSON: class, message and advice of an error; whether trying again may help, after which pause,
+                   and whether hardly anything came
 """
 
 from __future__ import annotations

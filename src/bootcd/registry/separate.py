@@ -36,6 +36,8 @@ START_SECONDS = 60.0
 _MARGIN = 30.0
 """Seconds more than the other process waits for a server."""
 _MAX_TEXT = 2000
+_OURS = ("separate", "limit")
+"""Options that are no matter of the other process: a limit slows down whoever reads from it."""
 _RAISED = (SourceUnreachable, BlobMismatch, OciError, errors.AuthenticationFailed, errors.BlobNotFound,
            errors.ImageNotFound, errors.ConfigError, errors.Unsupported)
 _ERRORS = {one.__name__: one for one in _RAISED}
@@ -229,7 +231,8 @@ def _next(what: str, answer: Frames) -> tuple[bytes, bytes]:
     sent = _error(document)
     if document.get("transient") is True:
         after = document.get("after")
-        raise TransientFailure(sent, float(after) if isinstance(after, int | float) else None)
+        raise TransientFailure(sent, float(after) if isinstance(after, int | float) else None,
+                               stalled=document.get("stalled") is True)
     raise sent
 
 
@@ -254,7 +257,7 @@ def _shown(text: object) -> str:
 
 
 def _options(options: SourceOptions) -> dict[str, Any]:
-    values = {field.name: getattr(options, field.name) for field in fields(options) if field.name != "separate"}
+    values = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in _OURS}
     return {key: str(value) if isinstance(value, Path) else
             [str(one) for one in value] if isinstance(value, tuple) else value for key, value in values.items()}
 
