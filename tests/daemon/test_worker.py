@@ -110,11 +110,12 @@ def test_settings_arrive(world: World) -> None:
     config = Config(keep_previous=7, registry_insecure=("a", "b"))
     script = "import json, sys; asked = json.loads(sys.stdin.readline())\n" \
              "print(json.dumps({'result': asked, 'status': None}))"
-    asked = Request("pin", {"deployment": "x"}, "/sysroot", "/efi", config, "uid 5 me", background=True)
+    asked = Request("pin", {"deployment": "x"}, "/sysroot", "/efi", config, "uid 5 me", background=True,
+                    metered=True)
     outcome = finish(Worker(asked, print, program=[sys.executable, "-c", script]).run())
     assert outcome.result == {
         "verb": "pin", "arguments": {"deployment": "x"}, "sysroot": "/sysroot", "esp": "/efi", "by": "uid 5 me",
-        "background": True, "parent": os.getpid(), "config": outcome.result["config"]}
+        "background": True, "metered": True, "parent": os.getpid(), "config": outcome.result["config"]}
     assert outcome.result["config"]["keep_previous"] == 7
     assert outcome.result["config"]["registry_insecure"] == ["a", "b"]
 
