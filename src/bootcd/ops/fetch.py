@@ -18,6 +18,7 @@ from ..formats.oci import Descriptor
 from ..linux.room import Guard
 from ..model import Progress
 from ..registry.blob import LayerReader
+from ..registry.carried import is_remote
 from ..registry.partial import Partial, Partials
 from ..registry.sources import Source
 from ..store.layers import LayerStats, import_layer
@@ -44,7 +45,7 @@ class Layers:
         self._max_layer_size = max_layer_size
         self._progress = progress
         # Bytes from this machine itself come again as fast as from a file, and two streams from its disk no faster.
-        self._is_remote = source.reference.transport == "docker"
+        self._is_remote = is_remote(source)
         self._partials = partials
         self._guard = Guard(repository.path)
         self._lock = threading.Lock()

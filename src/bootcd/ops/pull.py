@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import Config
@@ -15,7 +15,7 @@ from ..formats import oci
 from ..model import ImageReference, Platform, Progress
 from ..registry import registries
 from ..registry.blob import read_blob
-from ..registry.carried import Carried
+from ..registry.carried import Carried, is_remote
 from ..registry.partial import Partials
 from ..registry.retry import RateLimit
 from ..registry.sources import FetchedManifest, Source, SourceOptions, open_source
@@ -97,7 +97,7 @@ def source_of(reference: ImageReference, config: Config, take_from: str = "") ->
             raise UsageError(f"{place} is at a registry", advice="A registry that has the same images is a mirror, "
                              "see bootcd-registries(5); --from takes what is on this machine, as oci:DIR.")
         check_sight(place)
-        source: Source = Carried(reference, place, options)
+        source: Source = Carried(reference, place, replace(options, limit=None))
     else:
         check_sight(reference)
         source = open_source(reference, options, registries.load(registries.files(config.registry_registries_file)))
@@ -131,7 +131,7 @@ def fetch_config(source: Source, admitted: Admitted) -> tuple[bytes, oci.Config]
 
 def check_size(source: Source, offer: Offer, config: Config, partials: Partials) -> None:
     """Raises DownloadTooLarge when more is missing than one run may fetch."""
-    if not config.pull_max_download or source.reference.transport != "docker":
+    if not config.pull_max_download or not is_remote(source):
         return
     here = partials.sizes()
     size = sum(max(descriptor.size - here.get(descriptor.digest, 0), 0) for descriptor, _ in offer.missing)

@@ -53,5 +53,10 @@ class Carried:
         self._source.close()
 
 
+def is_remote(source: Source) -> bool:
+    """Whether the bytes of a source come from another machine."""
+    return source.reference.transport == "docker" and not isinstance(source, Carried)
+
+
 _BY_DIGEST = ("oci", "oci-archive")
 """Transports where a place has many images with digests."""
