@@ -30,7 +30,8 @@ from bootcd.deploy.etcrules import Policy
 from bootcd.deploy.plan import Action
 from bootcd.deploy.records import EtcReport, Record, encode
 from bootcd.errors import EspFull, NotFound, ReadOnly
-from bootcd.ops import results
+from bootcd.ops import lint, results
+from bootcd.ops.lints.table import LINTS
 from kit.os_images import os_image
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -40,6 +41,10 @@ TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FOREIGN_OPTIONS = {"--print-digest-only", "--now", "--system", "--dest", "--object-path", "--method", "--wipe-slot",
                    "--tpm2-device", "--tpm2-pcrs", "--esp-path", "--all", "--preserve-digests"}
 """Options of other programs in examples."""
+BOOTC_LINTS = ("var-run", "etc-usretc", "bootc-kargs", "kernel", "utf8", "api-base-directories", "baseimage-root",
+               "baseimage-composefs", "buildah-injected", "var-log", "var-tmpfiles", "sysusers", "nonempty-boot",
+               "nonempty-run-tmp")
+"""What 'bootc container lint --list' has (bootc 1.16)."""
 NO_ERRORS = {0, 77, 141}
 """Exit statuses that no error has: success, nothing to upgrade to, nobody reads the output."""
 
@@ -239,7 +244,7 @@ def _error_names() -> set[str]:
 def test_json_keys_are_those_of_the_results() -> None:
     text = " ".join(f"{item.tag} {item.text}" for item in items_of("bootcctl.8", "JSON"))
     said = set(re.findall(r"[a-z]+(?:-[a-z]+)*", text))
-    for name, kind in vars(results).items():
+    for name, kind in {**vars(results), "Finding": lint.Finding, "LintReport": lint.LintReport}.items():
         if is_dataclass(kind) and isinstance(kind, type):
             keys = {field.name.replace("_", "-") for field in fields(kind)}
             assert keys <= said, f"{name}: {sorted(keys - said)}"
@@ -253,6 +258,20 @@ def test_environment_variables_are_documented() -> None:
         read |= set(re.findall(r"""(?:environ(?:\.get\(|\[)|getenv\()\s*["'](\w+)["']""", path.read_text()))
     proxies = {"https_proxy", "http_proxy", "all_proxy", "no_proxy"}
     assert said == read | proxies | {"SSL_CERT_FILE"}
+
+
+# --- bootcd-lint(7) ---------------------------------------------------------------------------------------------------
+
+
+def test_the_lints_are_those_of_the_table() -> None:
+    said = {item.tag: item.text for item in items_of("bootcd-lint.7", "LINTS")}
+    real = {}
+    for one in LINTS:
+        marks = ["fatal" if one.fatal else "warning", *(["fixed"] if one.fix else []),
+                 *(["of bootc"] if one.source == "bootc" else [])]
+        real[f"{one.name} ({', '.join(marks)})"] = f"{one.what[0].upper()}{one.what[1:]}. {one.why}"
+    assert said == real
+    assert set(BOOTC_LINTS) == {one.name for one in LINTS if one.source == "bootc"}
 
 
 # --- bootcd.toml(5) ---------------------------------------------------------------------------------------------------

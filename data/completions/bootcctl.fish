@@ -33,7 +33,7 @@ function __bootcctl_deployments
     string split ' ' -- 'booted default staged rollback'
     bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
 end
-set -g __bootcctl_valued --algorithm --config --encrypt --esp --esp-size --filesystem --format --from --image-size --karg --label --max-download --max-rate --name --report --root-size --root-ssh-authorized-keys --soft-reboot --sysroot --xattrs
+set -g __bootcctl_valued --algorithm --allow-setuid --config --encrypt --esp --esp-budget --esp-size --filesystem --format --from --image-size --karg --label --max-download --max-rate --name --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --xattrs
 set -g __bootcctl_groups install health etc kargs image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
@@ -235,6 +235,7 @@ complete -c bootcctl -n '__bootcctl_at image import-tar' -l json -d 'print the r
 complete -c bootcctl -n '__bootcctl_at image import-tar' -F
 complete -c bootcctl -n '__bootcctl_at image remove' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at container' -a compute-digest -d 'print the digest that a machine will compute for a root directory'
+complete -c bootcctl -n '__bootcctl_at container' -a lint -d 'look for what would keep an image from working'
 complete -c bootcctl -n '__bootcctl_at container' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -l format -r -a 'v0 v1 v2' -d 'EROFS format (default: v1)'
@@ -242,6 +243,17 @@ complete -c bootcctl -n '__bootcctl_at container compute-digest' -l algorithm -r
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -l xattrs -r -a 'allowlist-only keep-user-xattrs' -d 'which xattrs count (default: allowlist-only)'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -l no-boot -d 'the image as mounted, not as booted'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -a '(__fish_complete_directories)'
+complete -c bootcctl -n '__bootcctl_at container lint' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at container lint' -l rootfs -r -a '(__fish_complete_directories)' -d 'root directory of the image (default: /)'
+complete -c bootcctl -n '__bootcctl_at container lint' -l fatal-warnings -d 'fail for warnings as well'
+complete -c bootcctl -n '__bootcctl_at container lint' -l skip -r -d 'leave a lint out; may be repeated'
+complete -c bootcctl -n '__bootcctl_at container lint' -l esp-budget -r -d 'how much of the boot partition the image may take'
+complete -c bootcctl -n '__bootcctl_at container lint' -l previous -r -a '(__fish_complete_directories)' -d 'root directory of the image that comes before this one'
+complete -c bootcctl -n '__bootcctl_at container lint' -l allow-setuid -r -d 'paths of programs that may be setuid; may be repeated'
+complete -c bootcctl -n '__bootcctl_at container lint' -l fix -d 'take away what can be without harm, and look again'
+complete -c bootcctl -n '__bootcctl_at container lint' -l list -d 'only tell which lints there are, and why'
+complete -c bootcctl -n '__bootcctl_at container lint' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at container lint' -l sarif -d 'print the result as SARIF 2.1.0, for CI systems'
 complete -c bootcctl -n '__bootcctl_at composefs' -a mkfs -d 'write an EROFS image of a directory or a dump'
 complete -c bootcctl -n '__bootcctl_at composefs' -a dump -d 'print an image as a composefs dump'
 complete -c bootcctl -n '__bootcctl_at composefs' -a measure -d 'print fs-verity digests of files'

@@ -56,6 +56,21 @@ _bootcctl_composefs() {
     esac
 }
 
+_bootcctl_container_lint() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--rootfs[root directory of the image (default\: /)]:directory:_files -/' \
+        '--fatal-warnings[fail for warnings as well]' \
+        '--skip[leave a lint out; may be repeated]:value: ' \
+        '--esp-budget[how much of the boot partition the image may take]:value: ' \
+        '--previous[root directory of the image that comes before this one]:directory:_files -/' \
+        '--allow-setuid[paths of programs that may be setuid; may be repeated]:value: ' \
+        '--fix[take away what can be without harm, and look again]' \
+        '--list[only tell which lints there are, and why]' \
+        '--json[print the result as JSON]' \
+        '--sarif[print the result as SARIF 2.1.0, for CI systems]'
+}
+
 _bootcctl_container_compute_digest() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -77,11 +92,13 @@ _bootcctl_container() {
         verb)
             verbs=(
                 'compute-digest:print the digest that a machine will compute for a root directory'
+                'lint:look for what would keep an image from working'
             )
             _describe verb verbs ;;
         rest)
             case $line[1] in
                 compute-digest) _bootcctl_container_compute_digest ;;
+                lint) _bootcctl_container_lint ;;
             esac ;;
     esac
 }

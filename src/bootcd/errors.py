@@ -12,12 +12,12 @@ exit status, so that a script can test for "no space" without knowing which file
     ├── NotFound               3   DeploymentNotFound, DeviceNotFound, ImageNotFound, RepositoryNotFound
     ├── Busy                   4   another operation holds the lock
     ├── FormatError            5   bytes break their format: TarError, SplitstreamError, ErofsError, DumpError,
-    │                              OciError, BootEntryError, PeError, RecordError, MetadataError, PolicyError,
-    │                              TrustPolicyError, SignatureError
+    │                              OciError, BootEntryError, PeError, InitrdError, RecordError, MetadataError,
+    │                              PolicyError, TrustPolicyError, SignatureError
     ├── IntegrityError         6   BlobMismatch, DiffIdMismatch, ObjectMismatch, SealMismatch
     ├── SourceError            7   SourceUnreachable, AuthenticationFailed, BlobNotFound
     ├── NoSpace                8   RootFull, EspFull, DiskTooSmall
-    ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge
+    ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge, LintFailed
     ├── RepositoryError       10   RepositoryTooNew, RepositoryConflict, RepositoryDamaged
     ├── Refused               11   NothingStaged, NotProven, NoRollback, TargetInUse, DeviceInUse, DeviceNotEmpty,
     │                              NotAdoptable, RegistryBlocked, DownloadTooLarge, ConnectionMetered,
@@ -120,6 +120,10 @@ class BootEntryError(FormatError):
 
 class PeError(FormatError):
     """A PE file is malformed or lacks a section."""
+
+
+class InitrdError(FormatError):
+    """An initrd is malformed, or compressed in a way that is not read here."""
 
 
 class RecordError(FormatError):
@@ -226,6 +230,11 @@ class LayerConflict(ImageUnusable):
 
 class LayerTooLarge(ImageUnusable, advice="Raise max-layer-size in bootcd.toml if the image is trusted."):
     """A layer grows beyond the configured bound when decompressed."""
+
+
+class LintFailed(ImageUnusable, advice="'bootcctl container lint --list' tells why each of them matters; --skip leaves "
+                 "one out."):
+    """The root directory of an image has what keeps it from working, or what it should not have."""
 
 
 class RepositoryError(BootcdError, status=10):

@@ -21,8 +21,9 @@ from ..formats.tree import Directory, Inode, RegularFile, Symlink
 
 MODULES = b"/usr/lib/modules"
 UKI_DIRECTORY = b"/boot/EFI/Linux"
-_BOOTC_PROGRAM = b"/usr/lib/bootc/initramfs-setup"
-_OUR_PROGRAM = b"/usr/lib/bootcd/bootcd-setup-root"
+BOOTC_PROGRAM = b"/usr/lib/bootc/initramfs-setup"
+OUR_PROGRAM = b"/usr/lib/bootcd/bootcd-setup-root"
+"""What mounts the root file system, in the initrd and, for the tools that make one, in the image."""
 _EFI = b".efi"
 _ADDON = b".addon.efi"
 _DUMP = b".dump"
@@ -63,7 +64,7 @@ class BootResources:
 def find_boot_resources(root: Directory) -> BootResources:
     """Raises NotBootable, naming all candidates, when there is nothing or more than one thing to boot."""
     uki = _find_uki(root)
-    kernels = _find_kernels(root)
+    kernels = find_kernels(root)
     if uki is not None:
         return BootResources(_text(kernels[0][0]) if len(kernels) == 1 else None, uki=uki)
     if not kernels:
@@ -86,7 +87,7 @@ def find_boot_resources(root: Directory) -> BootResources:
 def initrd_of_bootc(root: Directory) -> bool:
     """Whether the initrd of an image has bootc's program and not ours, told by what the image itself has of the two: it
     is from there that dracut takes them."""
-    return root.lookup(_BOOTC_PROGRAM) is not None and root.lookup(_OUR_PROGRAM) is None
+    return root.lookup(BOOTC_PROGRAM) is not None and root.lookup(OUR_PROGRAM) is None
 
 
 def os_release(root: Directory, read_file: Callable[[RegularFile], bytes]) -> OsRelease:
@@ -132,13 +133,17 @@ def resolve(root: Directory, path: bytes) -> Inode | None:
     return here
 
 
+def find_ukis(root: Directory) -> list[tuple[bytes, Inode]]:
+    """What is called like a UKI where UKIs are."""
+    directory = root.directory(UKI_DIRECTORY)
+    return [(name, node) for name, node in directory.sorted_entries()
+            if name.lower().endswith(_EFI) and not name.lower().endswith(_ADDON)] if directory else []
+
+
 def _find_uki(root: Directory) -> Uki | None:
     directory = root.directory(UKI_DIRECTORY)
-    if directory is None:
-        return None
-    found = [(name, node) for name, node in directory.sorted_entries()
-             if name.lower().endswith(_EFI) and not name.lower().endswith(_ADDON)]
-    if not found:
+    found = find_ukis(root)
+    if directory is None or not found:
         return None
     if len(found) > 1:
         names = ", ".join(_text(name) for name, _ in found)
@@ -156,7 +161,8 @@ def _find_uki(root: Directory) -> Uki | None:
                dump if isinstance(dump, RegularFile) else None)
 
 
-def _find_kernels(root: Directory) -> list[tuple[bytes, Directory]]:
+def find_kernels(root: Directory) -> list[tuple[bytes, Directory]]:
+    """The directories of modules that have a kernel, with their versions."""
     modules = root.directory(MODULES)
     return [(name, node) for name, node in modules.sorted_entries()
             if isinstance(node, Directory) and b"vmlinuz" in node.entries] if modules else []

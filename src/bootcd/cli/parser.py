@@ -9,6 +9,7 @@ from typing import Any
 from .. import __version__
 from ..errors import UsageError
 from ..model import ENCRYPTIONS, FILESYSTEMS, SOFT_REBOOTS, parse_size
+from .container_parser import add_verbs
 
 _EPILOG = "Exit status and all details: man bootcctl."
 
@@ -224,6 +225,7 @@ def build_parser() -> argparse.ArgumentParser:
     digest.add_argument("--xattrs", choices=("allowlist-only", "keep-user-xattrs"), default="allowlist-only",
                         help="which xattrs count (default: %(default)s)")
     digest.add_argument("--no-boot", action="store_true", help="the image as mounted, not as booted")
+    add_verbs(container, verb, _size)
 
     composefs = group("composefs", "plain composefs tools, for those who come from mkcomposefs")
     mkfs = verb("mkfs", "composefs_commands:mkfs", "write an EROFS image of a directory or a dump", composefs)

@@ -60,6 +60,11 @@ def relabel(root: Directory, read_file: ReadFile) -> None:
         raise PolicyError(f"{policy.place}: the rules are too complex for the files of this tree") from None
 
 
+def check_policy(root: Directory, read_file: ReadFile) -> bool:
+    """Whether the tree has a policy. Raises PolicyError, as `relabel` does, when that cannot be understood."""
+    return _Policy.load(root, read_file) is not None
+
+
 def move(etc: Directory, before: Directory, read_file: ReadFile) -> None:
     """Give what has the label that the policy of one /etc has for its path the one that the policy of another has.
 

@@ -101,12 +101,14 @@ def _uki(esp: Esp | None, record: Record, running: bool) -> tuple[SignatureInfo,
             section = layout.section(".cmdline")
             text = as_text(os.pread(file, min(section.size, _MAX_CMDLINE), section.offset), ".cmdline")
             karg = choose_karg(text, _algorithm(record))
-            return _signature(file, layout, running), karg
+            return signature_of(file, layout, running=running), karg
     except BootcdError as error:
         return SignatureInfo("unknown", problem=str(error)), karg
 
 
-def _signature(file: int, layout: Layout, running: bool) -> SignatureInfo:
+def signature_of(file: int, layout: Layout, *, running: bool = False) -> SignatureInfo:
+    """The signature of an open EFI program against its bytes; of a `running` one also what the firmware thinks of it.
+    Raises PeError."""
     offset, size = layout.certificates
     if not size:
         return SignatureInfo("absent")

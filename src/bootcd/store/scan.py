@@ -36,15 +36,18 @@ StoreFile = Callable[[int, int], bytes]
 _Metadata = tuple[int, int, int, int, int, dict[bytes, bytes]]
 
 
-def scan_directory(path: str | bytes | os.PathLike[str], store: StoreFile | None, algorithm: Algorithm) -> Directory:
+def scan_directory(
+    path: str | bytes | os.PathLike[str], store: StoreFile | None, algorithm: Algorithm, *, mounts: bool = True,
+) -> Directory:
     """The tree below `path`, with its own metadata as the root's.
 
-    Content above 64 bytes is given to `store`, or only measured when that is None. Raises BootcdError naming the path.
+    Content above 64 bytes is given to `store`, or only measured when that is None. Without `mounts`, a directory on
+    which another file system is mounted is an empty one. Raises BootcdError naming the path.
     """
     where = os.fsencode(path)
     with files.translate(f"cannot read {os.fsdecode(where)}"):
         fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    return _Scan(store or _measurer(algorithm)).run(fd, where)
+    return _Scan(store or _measurer(algorithm), mounts).run(fd, where)
 
 
 def _measurer(algorithm: Algorithm) -> StoreFile:
@@ -67,8 +70,10 @@ def _read_small(fd: int, size: int) -> bytes:
 
 
 class _Scan:
-    def __init__(self, store: StoreFile) -> None:
+    def __init__(self, store: StoreFile, mounts: bool) -> None:
         self._store = store
+        self._mounts = mounts
+        self._device: int | None = None
         self._leaves: dict[tuple[int, int], Leaf] = {}
 
     def run(self, fd: int, path: bytes) -> Directory:
@@ -102,11 +107,17 @@ class _Scan:
         try:
             with files.translate(f"cannot read {os.fsdecode(path)}"):
                 status = os.fstat(fd)
-                names = sorted(map(os.fsencode, os.listdir(fd)), reverse=True)
+                if self._device is None:
+                    self._device = status.st_dev
+                foreign = status.st_dev != self._device and not self._mounts
+                names = [] if foreign else sorted(map(os.fsencode, os.listdir(fd)), reverse=True)
                 directory = Directory(*_metadata(fd, status))
         except BaseException:
             os.close(fd)
             raise
+        if foreign:
+            os.close(fd)
+            return directory
         stack.append((fd, path, status, names, directory))
         return directory
 

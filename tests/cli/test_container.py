@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bootcctl container`: what builders of images see."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bootcd.errors import LintFailed, UsageError
+from bootcd.ops.lints.table import LINTS
+from crash.program import Done, Program
+from kit.rootfs import clean_rootfs, write
+
+
+class Desk:
+    """A directory with a root directory in it."""
+
+    def __init__(self, path: Path, program: Program) -> None:
+        self.path = path
+        self.root = clean_rootfs(path / "root")
+        self._program = program
+
+    def __call__(self, *arguments: str) -> Done:
+        return self._program.run(self.path, "container", *arguments)
+
+
+@pytest.fixture
+def desk(scratch: Path, program: Program) -> Iterator[Desk]:
+    path = scratch / "desk"
+    path.mkdir()
+    yield Desk(path, program)
+    shutil.rmtree(path)
+
+
+def test_lint_of_a_clean_tree(desk: Desk) -> None:
+    done = desk("lint", "--rootfs", "root", "--fatal-warnings", "--previous", "root", "--esp-budget", "1M")
+    assert (done.status, done.out, done.err) == (
+        0, f"{len(LINTS)} lints, 0 fatal findings, 0 warnings, 0 fixed.\n", "")
+
+
+def test_lint_tells_what_is_where(desk: Desk) -> None:
+    write(desk.root, "tmp/left")
+    done = desk("lint", "--rootfs", "root")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[0] == "warning: nonempty-run-tmp: /tmp/left is hidden on every machine"
+    assert desk("lint", "--rootfs", "root", "--fatal-warnings").status == LintFailed.exit_status
+    (desk.root / "proc").rmdir()
+    assert desk("lint", "--rootfs", "root").status == LintFailed.exit_status
+    done = desk("lint", "--rootfs", "root", "--skip", "api-base-directories")
+    assert done.status == 0
+
+
+def test_lint_for_programs(desk: Desk) -> None:
+    write(desk.root, os.fsdecode(b"usr/\xff\n"))
+    done = desk("lint", "--rootfs", "root", "--json")
+    assert done.status == LintFailed.exit_status
+    assert done.json["findings"] == [{"lint": "utf8", "level": "fatal", "path": "/usr/\\xff\n", "fixed": False,
+                                      "message": "has a name that is not UTF-8"}]
+    assert done.json["checked"] == [one.name for one in LINTS]
+    done = desk("lint", "--rootfs", "root", "--sarif")
+    assert done.status == LintFailed.exit_status
+    (run,) = json.loads(done.out)["runs"]
+    assert [one["ruleId"] for one in run["results"]] == ["utf8"]
+    assert len(run["tool"]["driver"]["rules"]) == len(LINTS)
+    assert "\n" not in desk("lint", "--rootfs", "root").out.splitlines()[0]
+
+
+def test_lint_can_mend(desk: Desk) -> None:
+    write(desk.root, "tmp/left")
+    done = desk("lint", "--rootfs", "root", "--fix", "--fatal-warnings")
+    assert done.status == 0
+    assert done.out == ("fixed: nonempty-run-tmp: /tmp/left is hidden on every machine\n"
+                        f"{len(LINTS)} lints, 0 fatal findings, 0 warnings, 1 fixed.\n")
+
+
+def test_the_list_of_lints(desk: Desk) -> None:
+    done = desk("lint", "--list")
+    assert [line.split()[0] for line in done.out.splitlines() if line[:1].strip()] == [one.name for one in LINTS]
+
+
+@pytest.mark.parametrize(("arguments", "status"), [
+    (("--rootfs", "missing"), 1), (("--rootfs", "/dev/null"), 1), (("--previous", "missing"), 1),
+    (("--skip", "nonsense"), UsageError.exit_status), (("--esp-budget", "0"), UsageError.exit_status),
+    (("--json", "--sarif"), UsageError.exit_status),
+])
+def test_lint_of_what_is_not_there(desk: Desk, arguments: tuple[str, ...], status: int) -> None:
+    done = desk("lint", "--rootfs", "root", *arguments)
+    assert (done.status, done.out) == (status, "")
+    assert "bootcctl" in done.err
