@@ -30,7 +30,7 @@ from bootcd.deploy.etcrules import Policy
 from bootcd.deploy.plan import Action
 from bootcd.deploy.records import EtcReport, Record, encode
 from bootcd.errors import EspFull, NotFound, ReadOnly
-from bootcd.ops import lint, results
+from bootcd.ops import inspect, lint, results
 from bootcd.ops.lints.table import LINTS
 from kit.os_images import os_image
 
@@ -244,7 +244,9 @@ def _error_names() -> set[str]:
 def test_json_keys_are_those_of_the_results() -> None:
     text = " ".join(f"{item.tag} {item.text}" for item in items_of("bootcctl.8", "JSON"))
     said = set(re.findall(r"[a-z]+(?:-[a-z]+)*", text))
-    for name, kind in {**vars(results), "Finding": lint.Finding, "LintReport": lint.LintReport}.items():
+    for name, kind in {**vars(lint), **vars(inspect), **vars(results)}.items():
+        if getattr(kind, "__module__", "") not in (lint.__name__, inspect.__name__, results.__name__):
+            continue
         if is_dataclass(kind) and isinstance(kind, type):
             keys = {field.name.replace("_", "-") for field in fields(kind)}
             assert keys <= said, f"{name}: {sorted(keys - said)}"

@@ -10,7 +10,7 @@ _bootcctl() {
         [.etc.]='diff report reset rules'
         [.kargs.]='show add remove replace reload'
         [.image.]='pull verify list inspect mount import-tar remove'
-        [.container.]='compute-digest lint'
+        [.container.]='compute-digest lint inspect'
         [.composefs.]='mkfs dump measure'
     ) options=(
         [.]='-h --help --version --sysroot --esp --config --quiet -q --debug'
@@ -60,6 +60,7 @@ _bootcctl() {
         [.container.]='-h --help'
         [.container.compute-digest.]='-h --help --format --algorithm --xattrs --no-boot'
         [.container.lint.]='-h --help --rootfs --fatal-warnings --skip --esp-budget --previous --allow-setuid --fix --list --json --sarif'
+        [.container.inspect.]='-h --help --rootfs --json'
         [.composefs.]='-h --help'
         [.composefs.mkfs.]='-h --help --from-dump --format --algorithm --no-hardlinks --digest-only'
         [.composefs.dump.]='-h --help'

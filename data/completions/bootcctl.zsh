@@ -56,6 +56,13 @@ _bootcctl_composefs() {
     esac
 }
 
+_bootcctl_container_inspect() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--rootfs[root directory of the image (default\: /)]:directory:_files -/' \
+        '--json[print the result as JSON]'
+}
+
 _bootcctl_container_lint() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -93,12 +100,14 @@ _bootcctl_container() {
             verbs=(
                 'compute-digest:print the digest that a machine will compute for a root directory'
                 'lint:look for what would keep an image from working'
+                'inspect:show what the image would make a machine boot'
             )
             _describe verb verbs ;;
         rest)
             case $line[1] in
                 compute-digest) _bootcctl_container_compute_digest ;;
                 lint) _bootcctl_container_lint ;;
+                inspect) _bootcctl_container_inspect ;;
             esac ;;
     esac
 }

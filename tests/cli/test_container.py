@@ -92,3 +92,21 @@ def test_lint_of_what_is_not_there(desk: Desk, arguments: tuple[str, ...], statu
     done = desk("lint", "--rootfs", "root", *arguments)
     assert (done.status, done.out) == (status, "")
     assert "bootcctl" in done.err
+
+
+def test_inspect(desk: Desk) -> None:
+    done = desk("inspect", "--rootfs", "root")
+    assert (done.status, done.err) == (0, "")
+    shown = dict(line.split(": ", 1) for line in done.out.splitlines())
+    assert shown["System"].strip() == "Test OS 1, version 1"
+    assert shown["Arguments"].strip() == "console=ttyS0 quiet"
+    assert shown["Digest"].strip() == desk("compute-digest", "root").out.strip()
+    assert desk("inspect", "--rootfs", "root", "--json").json["digest"] == shown["Digest"].strip()
+
+
+@pytest.mark.parametrize("where", ["missing", "/dev/null", "root/etc"])
+def test_inspect_of_what_is_no_system(desk: Desk, where: str) -> None:
+    done = desk("inspect", "--rootfs", where)
+    assert done.status in (1, 9)
+    assert done.err.startswith("bootcctl: ")
+    assert done.out == ""

@@ -28,3 +28,13 @@ def lint(options: Namespace) -> int:
     else:
         container_output.lint_report(report)
     return LintFailed.exit_status if report.fails(warnings=options.fatal_warnings) else 0
+
+
+def inspect(options: Namespace) -> int:
+    from ..ops import inspect as inspecting
+    from ..ops.lints.subject import Subject
+    from ..ops.rootfs import Rootfs
+
+    report = inspecting.inspect(Subject(Rootfs(Path(options.rootfs))))
+    output.emit_json(report) if options.json else container_output.rootfs(report)
+    return 0

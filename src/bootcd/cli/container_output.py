@@ -7,8 +7,11 @@ import json
 
 from .. import __version__
 from ..formats import sarif as documents
+from ..ops.inspect import RootfsReport
 from ..ops.lint import LintReport
 from ..ops.lints.table import LINTS
+from .output import size
+from .table import table
 from .text import printable
 
 
@@ -36,3 +39,26 @@ def sarif(report: LintReport) -> None:
              if one.name in report.checked]
     results = [documents.Result(one.lint, one.path.encode(), one.message) for one in report.findings if not one.fixed]
     print(json.dumps(documents.document("bootcctl container lint", __version__, rules, results), indent=2))
+
+
+def rootfs(report: RootfsReport) -> None:
+    """What an image is, one line for each thing."""
+    version = f", version {report.version}" if report.version else ""
+    rows = [("System", f"{report.title}{version}"),
+            ("Boots", {"uki": "a UKI", "split": "kernel and initrd"}.get(report.boots, f"nothing: {report.problem}"))]
+    for kernel in report.kernels:
+        initrd = f"initrd {size(kernel.initrd_size)}" if kernel.initrd_size else "no initrd"
+        rows.append(("Kernel", f"{kernel.version} ({size(kernel.size)}, {initrd})"))
+    if report.uki is not None:
+        uki = report.uki
+        signed = f"signed by {uki.signature.signer}" if uki.signature.state == "valid" else (
+            f"signature {uki.signature.state}")
+        rows += [("UKI", f"{uki.name} ({size(uki.size)}, {signed})"), ("Command line", uki.cmdline)]
+        rows += [("Addon", name) for name in uki.addons]
+        rows.append(("Sealed", "yes" if report.sealed else "no: the UKI names another digest, or none"))
+    rows += [("Root by", {"none": "nobody: the initrd has no program for it",
+                          "unknown": "unknown: the initrd cannot be looked into"}.get(
+                              report.initrd_program, f"the program of {report.initrd_program}")),
+             ("Arguments", " ".join(report.kargs) or "none"), ("On the ESP", size(report.boot_size)),
+             ("SELinux", report.selinux or "no policy"), ("Digest", report.digest)]
+    table([(f"{label}:", value) for label, value in rows])

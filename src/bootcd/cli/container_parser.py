@@ -28,6 +28,10 @@ def add_verbs(container: Any, verb: Verb, size: Callable[[str], int]) -> None:
     how.add_argument("--json", action="store_true", help="print the result as JSON")
     how.add_argument("--sarif", action="store_true", help="print the result as SARIF 2.1.0, for CI systems")
 
+    inspect = verb("inspect", "container_commands:inspect", "show what the image would make a machine boot", container)
+    _rootfs(inspect)
+    inspect.add_argument("--json", action="store_true", help="print the result as JSON")
+
 
 def _rootfs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rootfs", default="/", metavar="DIR",

@@ -60,9 +60,11 @@ def relabel(root: Directory, read_file: ReadFile) -> None:
         raise PolicyError(f"{policy.place}: the rules are too complex for the files of this tree") from None
 
 
-def check_policy(root: Directory, read_file: ReadFile) -> bool:
-    """Whether the tree has a policy. Raises PolicyError, as `relabel` does, when that cannot be understood."""
-    return _Policy.load(root, read_file) is not None
+def policy_type(root: Directory, read_file: ReadFile) -> str | None:
+    """The type of the tree's policy, None if it has none. Raises PolicyError, as `relabel` does, when that cannot be
+    understood."""
+    policy = _Policy.load(root, read_file)
+    return policy.place.split("/")[2] if policy is not None else None
 
 
 def move(etc: Directory, before: Directory, read_file: ReadFile) -> None:

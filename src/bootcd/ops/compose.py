@@ -30,7 +30,7 @@ from .last import now
 from .pull import Offer
 from .session import Session
 
-_FORMATS = {1: (Version.V1, Version.V0), 2: (Version.V2, Version.V1, Version.V0)}
+FORMATS = {1: (Version.V1, Version.V0), 2: (Version.V2, Version.V1, Version.V0)}
 """What an argument of a version may stand for. `composefs=` is for V2, but cfsctl has written it for others, too."""
 _MAX_DUMP = 256 << 20
 """Bytes of a dump that is looked at; one of a complete system has about 30 MB."""
@@ -86,7 +86,7 @@ def compose(
     if resources.uki is not None and sealed is not None:
         image, karg = sealed.digest, str(sealed)
         if image != ids.boot_image and not images.commit_boot_image(
-                offer.fetched.digest, _FORMATS[sealed.version], expected=image):
+                offer.fetched.digest, FORMATS[sealed.version], expected=image):
             raise _mismatch(session, resources.uki, sealed, ids.boot_image, manifest.config.digest)
     elif initrd_of_bootc(tree):
         # Its program knows digests of either format by the older argument, which stands for the older format.

@@ -14,28 +14,37 @@ from ..formats.erofs.reader import Image
 from ..formats.erofs.writer import write_image
 from ..formats.fsverity import Algorithm, Hasher, measure
 from ..formats.transform import XattrMode, transform_for_boot, transform_for_oci
-from ..formats.tree import Directory, Leaf, RegularFile
+from ..formats.tree import Directory, Leaf
 from ..linux import files
 from ..store.scan import scan_directory
+from .rootfs import Rootfs
 
 _CHUNK = 1 << 20
 
 
 def compute_digest(directory: Path, version: Version, algorithm: Algorithm, xattrs: XattrMode, *, boot: bool) -> bytes:
     """The digest that a machine computes for an image with this root directory (`cfsctl compute-id [--bootable]`)."""
-    root = scan_directory(directory, None, algorithm)
-    paths = _paths(root, directory)
+    return digests(directory, algorithm, [version], xattrs, boot=boot)[version]
 
-    def read_file(file: RegularFile) -> bytes:
-        if file.inline is not None:
-            return file.inline
-        with files.translate(f"cannot read {paths[id(file)]}"):
-            return paths[id(file)].read_bytes()
 
-    transform_for_oci(root, xattrs)
+def digests(
+    directory: Path, algorithm: Algorithm, versions: Iterable[Version], xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY, *,
+    boot: bool = True,
+) -> dict[Version, bytes]:
+    """The digests of one tree in several formats. Raises NotBootable, PolicyError, and BootcdError for what cannot be
+    read or changes meanwhile."""
+    root = canonical_tree(directory, algorithm, xattrs, boot=boot)
+    return {version: measure(write_image(root, version, algorithm), algorithm) for version in versions}
+
+
+def canonical_tree(directory: Path, algorithm: Algorithm, xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY, *,
+                   boot: bool = True) -> Directory:
+    """The tree of a root directory without what differs between the tools that build and unpack images."""
+    rootfs = Rootfs(directory, algorithm)
+    transform_for_oci(rootfs.tree, xattrs)
     if boot:
-        transform_for_boot(root, read_file)
-    return measure(write_image(root, version, algorithm), algorithm)
+        transform_for_boot(rootfs.tree, rootfs.read)
+    return rootfs.tree
 
 
 def image_of_directory(directory: Path, version: Version, algorithm: Algorithm, *, hardlinks: bool = True) -> bytes:
@@ -79,10 +88,3 @@ def _break_hard_links(root: Directory) -> None:
                     node.entries[name] = copy.copy(child)
                 elif isinstance(child, Leaf):
                     seen.add(id(child))
-
-
-def _paths(root: Directory, directory: Path) -> dict[int, Path]:
-    """Where the files of the SELinux configuration lie: the transform asks for some of them by inode."""
-    start = root.directory(b"etc/selinux")
-    return {id(node): directory / os.fsdecode(path[1:])
-            for path, node in (start.walk(b"/etc/selinux") if start is not None else ())}

@@ -10,21 +10,13 @@ from collections.abc import Iterator
 from ...boot.discover import MODULES, UKI_DIRECTORY, find_boot_resources
 from ...boot.kargs import find_kargs
 from ...errors import BootcdError, NotBootable, PolicyError
-from ...formats.erofs.layout import Version
-from ...formats.erofs.writer import write_image
-from ...formats.fsverity import measure
 from ...formats.pe import HEAD, Layout
-from ...formats.transform import XattrMode, transform_for_boot, transform_for_oci
 from ...formats.tree import Directory, RegularFile
 from ..chain import signature_of
-from ..rootfs import Rootfs
+from ..seal import Seals
 from .subject import Found, Subject
 
-_PROGRAMS = (b"/bootcd/bootcd-setup-root", b"/bootc/initramfs-setup")
-"""How the programs' paths end, in any distribution's directory."""
 _DRIVERS = (b"erofs", b"overlay")
-_VERSIONS = {1: (Version.V1, Version.V0), 2: (Version.V2, Version.V1, Version.V0)}
-"""EROFS formats that an argument of a version may stand for."""
 
 
 def kernel(subject: Subject) -> Iterator[Found]:
@@ -66,8 +58,7 @@ def initrd_unreadable(subject: Subject) -> Iterator[Found]:
 
 
 def initrd_program(subject: Subject) -> Iterator[Found]:
-    names = _initrd_names(subject)
-    if names is not None and not any(name.endswith(_PROGRAMS) for name in names):
+    if subject.initrd_program == "none":
         yield Found(_initrd_path(subject), "has neither bootcd-setup-root nor the program of bootc")
 
 
@@ -182,20 +173,11 @@ def uki_digest(subject: Subject) -> Iterator[Found]:
     if not named:
         yield Found(where, "names no composefs digest, so that nothing seals the root file system")
         return
-    for algorithm in {karg.algorithm for karg in named}:
-        try:
-            measured = Rootfs(subject.root.path, algorithm)
-            tree = measured.tree
-            transform_for_oci(tree, XattrMode.ALLOWLIST_ONLY)
-            transform_for_boot(tree, measured.read)
-        except (NotBootable, PolicyError):  # which other lints tell
-            return
-        for karg in named:
-            if karg.algorithm is not algorithm:
-                continue
-            digests = [measure(write_image(tree, version, algorithm), algorithm) for version in _VERSIONS[karg.version]]
-            if karg.digest not in digests:
-                yield Found(where, f"is stale: it names {karg.digest.hex()[:12]}, the tree has {digests[0].hex()[:12]}")
+    try:
+        for karg, real in Seals(subject.root.path).stale(named):
+            yield Found(where, f"is stale: it names {karg.digest.hex()[:12]}, the tree has {real.hex()[:12]}")
+    except (NotBootable, PolicyError):  # which other lints tell
+        return
 
 
 def _uki_path(name: str) -> bytes:

@@ -11,7 +11,7 @@ from ...boot.kargs import KARGS_DIRECTORIES, MAX_KARGS, ROOT_KEY, is_composefs, 
 from ...deploy.etcrules import IMAGE_DIRECTORY, parse_rules
 from ...errors import BootcdError, ConfigError, PolicyError
 from ...formats.osrelease import OsRelease
-from ...formats.selabel import check_policy
+from ...formats.selabel import policy_type
 from ...formats.tree import Inode, RegularFile, Symlink
 from .subject import Found, Subject
 
@@ -102,7 +102,7 @@ def etc_rules(subject: Subject) -> Iterator[Found]:
 
 def selinux_policy(subject: Subject) -> Iterator[Found]:
     try:
-        check_policy(subject.tree, subject.root.read)
+        policy_type(subject.tree, subject.root.read)
     except PolicyError as error:
         yield Found(b"/etc/selinux", str(error))
 

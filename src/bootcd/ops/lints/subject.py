@@ -15,6 +15,9 @@ from ...formats.pe import Pe
 from ...formats.tree import Directory, Inode, RegularFile
 from ..rootfs import Rootfs
 
+_PROGRAMS = {"bootcd": b"/bootcd/bootcd-setup-root", "bootc": b"/bootc/initramfs-setup"}
+"""How the paths of the programs end, in any distribution's directory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -101,6 +104,14 @@ class Subject:
             return where, frozenset(member.name for member in members(data))
         except BootcdError as error:
             return where, str(error)
+
+    @property
+    def initrd_program(self) -> str:
+        """Whose program mounts the root file system in the initrd: bootcd, bootc, none, or unknown."""
+        if self.initrd is None or isinstance(self.initrd[1], str):
+            return "unknown"
+        names = self.initrd[1]
+        return next((who for who, end in _PROGRAMS.items() if any(name.endswith(end) for name in names)), "none")
 
     def path_of(self, inode: Inode) -> bytes:
         """The path of an inode in the image."""
