@@ -33,7 +33,7 @@ function __bootcctl_deployments
     string split ' ' -- 'booted default staged rollback'
     bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
 end
-set -g __bootcctl_valued --algorithm --allow-setuid --config --encrypt --esp --esp-budget --esp-size --filesystem --format --from --image-size --karg --label --max-download --max-rate --name --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --xattrs
+set -g __bootcctl_valued --addon --algorithm --allow-setuid --config --encrypt --esp --esp-budget --esp-size --filesystem --format --from --image-size --karg --kernel-dir --label --max-download --max-rate --name --output --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --write-dumpfile --xattrs
 set -g __bootcctl_groups install health etc kargs image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
@@ -237,6 +237,9 @@ complete -c bootcctl -n '__bootcctl_at image remove' -s h -l help -d 'show this 
 complete -c bootcctl -n '__bootcctl_at container' -a compute-digest -d 'print the digest that a machine will compute for a root directory'
 complete -c bootcctl -n '__bootcctl_at container' -a lint -d 'look for what would keep an image from working'
 complete -c bootcctl -n '__bootcctl_at container' -a inspect -d 'show what the image would make a machine boot'
+complete -c bootcctl -n '__bootcctl_at container' -a split-kernel -d 'move kernel and initrd out of a root directory'
+complete -c bootcctl -n '__bootcctl_at container' -a ukify -d 'make a UKI, or an addon, for a root directory'
+complete -c bootcctl -n '__bootcctl_at container' -a attach-uki -d 'take a UKI, or an addon, that was signed elsewhere into a root directory'
 complete -c bootcctl -n '__bootcctl_at container' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -l format -r -a 'v0 v1 v2' -d 'EROFS format (default: v1)'
@@ -258,6 +261,26 @@ complete -c bootcctl -n '__bootcctl_at container lint' -l sarif -d 'print the re
 complete -c bootcctl -n '__bootcctl_at container inspect' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at container inspect' -l rootfs -r -a '(__fish_complete_directories)' -d 'root directory of the image (default: /)'
 complete -c bootcctl -n '__bootcctl_at container inspect' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at container split-kernel' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at container split-kernel' -l rootfs -r -a '(__fish_complete_directories)' -d 'root directory of the image (default: /)'
+complete -c bootcctl -n '__bootcctl_at container split-kernel' -l output -r -a '(__fish_complete_directories)' -d 'where to make a directory of the kernel\'s version'
+complete -c bootcctl -n '__bootcctl_at container ukify' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at container ukify' -l rootfs -r -a '(__fish_complete_directories)' -d 'root directory of the image (default: /)'
+complete -c bootcctl -n '__bootcctl_at container ukify' -l kernel-dir -r -a '(__fish_complete_directories)' -d 'what split-kernel has made (default: the image itself)'
+complete -c bootcctl -n '__bootcctl_at container ukify' -l output -r -F -d 'file to write (default: its place in the image)'
+complete -c bootcctl -n '__bootcctl_at container ukify' -l karg -r -d 'kernel argument besides those of kargs.d; may be repeated'
+complete -c bootcctl -n '__bootcctl_at container ukify' -l addon -r -d 'make an addon with the --karg for the UKI of the image'
+complete -c bootcctl -n '__bootcctl_at container ukify' -l format -r -a 'v0 v1 v2' -d 'EROFS format (default: v1)'
+complete -c bootcctl -n '__bootcctl_at container ukify' -l algorithm -r -a 'sha256 sha512' -d 'hash (default: sha512)'
+complete -c bootcctl -n '__bootcctl_at container ukify' -l allow-missing-verity -d 'let it boot without fs-verity as well'
+complete -c bootcctl -n '__bootcctl_at container ukify' -l write-dumpfile -r -F -d 'also write the tree that the digest is of, as a dump'
+complete -c bootcctl -n '__bootcctl_at container ukify' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at container attach-uki' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at container attach-uki' -l rootfs -r -a '(__fish_complete_directories)' -d 'root directory of the image (default: /)'
+complete -c bootcctl -n '__bootcctl_at container attach-uki' -l name -r -d 'name in the image (default: the kernel\'s version)'
+complete -c bootcctl -n '__bootcctl_at container attach-uki' -l allow-unsigned -d 'take it without a signature'
+complete -c bootcctl -n '__bootcctl_at container attach-uki' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at container attach-uki' -F
 complete -c bootcctl -n '__bootcctl_at composefs' -a mkfs -d 'write an EROFS image of a directory or a dump'
 complete -c bootcctl -n '__bootcctl_at composefs' -a dump -d 'print an image as a composefs dump'
 complete -c bootcctl -n '__bootcctl_at composefs' -a measure -d 'print fs-verity digests of files'

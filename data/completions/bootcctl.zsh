@@ -56,6 +56,39 @@ _bootcctl_composefs() {
     esac
 }
 
+_bootcctl_container_attach_uki() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--rootfs[root directory of the image (default\: /)]:directory:_files -/' \
+        '--name[name in the image (default\: the kernel'\''s version)]:value: ' \
+        '--allow-unsigned[take it without a signature]' \
+        '--json[print the result as JSON]' \
+        '*:file:_files'
+}
+
+_bootcctl_container_ukify() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--rootfs[root directory of the image (default\: /)]:directory:_files -/' \
+        '--kernel-dir[what split-kernel has made (default\: the image itself)]:directory:_files -/' \
+        '--output[file to write (default\: its place in the image)]:file:_files' \
+        '--karg[kernel argument besides those of kargs.d; may be repeated]:value: ' \
+        '--addon[make an addon with the --karg for the UKI of the image]:value: ' \
+        '--format[EROFS format (default\: v1)]:value:(v0 v1 v2)' \
+        '--algorithm[hash (default\: sha512)]:value:(sha256 sha512)' \
+        '--allow-missing-verity[let it boot without fs-verity as well]' \
+        '--write-dumpfile[also write the tree that the digest is of, as a dump]:file:_files' \
+        '--json[print the result as JSON]' \
+        '*:value: '
+}
+
+_bootcctl_container_split_kernel() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--rootfs[root directory of the image (default\: /)]:directory:_files -/' \
+        '--output[where to make a directory of the kernel'\''s version]:directory:_files -/'
+}
+
 _bootcctl_container_inspect() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -101,6 +134,9 @@ _bootcctl_container() {
                 'compute-digest:print the digest that a machine will compute for a root directory'
                 'lint:look for what would keep an image from working'
                 'inspect:show what the image would make a machine boot'
+                'split-kernel:move kernel and initrd out of a root directory'
+                'ukify:make a UKI, or an addon, for a root directory'
+                'attach-uki:take a UKI, or an addon, that was signed elsewhere into a root directory'
             )
             _describe verb verbs ;;
         rest)
@@ -108,6 +144,9 @@ _bootcctl_container() {
                 compute-digest) _bootcctl_container_compute_digest ;;
                 lint) _bootcctl_container_lint ;;
                 inspect) _bootcctl_container_inspect ;;
+                split-kernel) _bootcctl_container_split_kernel ;;
+                ukify) _bootcctl_container_ukify ;;
+                attach-uki) _bootcctl_container_attach_uki ;;
             esac ;;
     esac
 }

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from bootcd.errors import LintFailed, UsageError
+from bootcd.errors import LintFailed, SealMismatch, SignatureMissing, UsageError
 from bootcd.ops.lints.table import LINTS
 from crash.program import Done, Program
-from kit.rootfs import clean_rootfs, write
+from kit.rootfs import KVER, clean_rootfs, write
+from kit.ukify import install_ukify
 
 
 class Desk:
     """A directory with a root directory in it."""
 
-    def __init__(self, path: Path, program: Program) -> None:
+    def __init__(self, path: Path, program: Program, *, fresh: bool = True) -> None:
         self.path = path
-        self.root = clean_rootfs(path / "root")
+        self.root = clean_rootfs(path / "root") if fresh else path / "root"
         self._program = program
 
     def __call__(self, *arguments: str) -> Done:
@@ -110,3 +111,30 @@ def test_inspect_of_what_is_no_system(desk: Desk, where: str) -> None:
     assert done.status in (1, 9)
     assert done.err.startswith("bootcctl: ")
     assert done.out == ""
+
+
+def test_a_kernel_goes_out_and_comes_back_in_a_uki(desk: Desk) -> None:
+    done = desk("split-kernel", "--rootfs", "root", "--output", "kernels")
+    assert (done.status, done.out, done.err) == (0, f"{KVER}\n", "")
+    arguments = ("ukify", "--rootfs", "root", "--kernel-dir", f"kernels/{KVER}", "--karg", "nosmt")
+    if not install_ukify(desk.path / "bin"):
+        pytest.skip("ukify is not at hand: 'make test-vm' gets Debian's")
+    with Program(desk.path, path=desk.path / "bin") as program:
+        other = Desk(desk.path, program, fresh=False)
+        done = other(*arguments, "--json", "--", "--os-release=ID=other")
+        assert done.status == 0, done.err
+        assert "fractions of seconds" in done.err  # that of the directory that the kernel went out of
+        assert done.json["signature"] == "absent"
+        assert done.json["cmdline"].startswith("console=ttyS0 quiet nosmt composefs.digest=v1-sha512-12:")
+        done = other(*arguments, "--output", "elsewhere.efi")
+        assert done.out.startswith("elsewhere.efi is written, not signed.\n")
+        assert other(*arguments, "--", "--linux=x").status == UsageError.exit_status
+        assert other("ukify", "--rootfs", "root", "--addon", "x", "--kernel-dir", "y").status == UsageError.exit_status
+        done = other("ukify", "--rootfs", "root", "--addon", "debug", "--karg", "debug")
+        assert done.out.splitlines()[1] == "  Its command line is: debug"
+    assert desk("attach-uki", "--rootfs", "root", "elsewhere.efi").status == SignatureMissing.exit_status
+    assert desk("attach-uki", "--rootfs", "root", "--allow-unsigned", "elsewhere.efi").status == 0
+    write(desk.root, "etc/late")
+    done = desk("attach-uki", "--rootfs", "root", "--allow-unsigned", "elsewhere.efi")
+    assert done.status == SealMismatch.exit_status
+    assert "elsewhere.efi names " in done.err

@@ -49,13 +49,14 @@ class Done:
 class Program:
     """Starts `bootcctl` by way of the fork server. A context manager."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, path: Path | None = None) -> None:
+        """`path` is a directory of programs that come before others."""
         self.clock = 0
         """Seconds by which the clock is wrong."""
         self._out = scratch / "program"
         self._server = subprocess.Popen(
             [sys.executable, "-W", "error", "-m", "crash.forkserver"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, env=ENVIRONMENT)
+            text=True, env=ENVIRONMENT | ({"PATH": f"{path}:{os.environ['PATH']}"} if path is not None else {}))
 
     def __enter__(self) -> Program:
         return self

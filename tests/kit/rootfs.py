@@ -18,6 +18,7 @@ from kit.small_debian import cpio
 KVER = "6.12.0-test"
 MODULES = f"usr/lib/modules/{KVER}"
 UKI = f"boot/EFI/Linux/{KVER}.efi"
+KERNEL = make_pe({".text": b"kernel" * 100})
 INITRD = {"usr/lib/bootcd/bootcd-setup-root": b"program", f"usr/lib/modules/{KVER}/kernel/fs/erofs/erofs.ko.zst": b"x",
           f"usr/lib/modules/{KVER}/kernel/fs/overlayfs/overlay.ko.xz": b"x"}
 """Files of an initrd that can mount a composefs image."""
@@ -45,7 +46,7 @@ def clean_rootfs(root: Path) -> Path:
     for name in ("boot", "dev", "proc", "run", "sys", "sysroot", "tmp", "var/lib/app", "etc", "usr/bin"):
         (root / name).mkdir(parents=True)
     (root / "var/run").symlink_to("../run")
-    write(root, f"{MODULES}/vmlinuz", b"kernel" * 100)
+    write(root, f"{MODULES}/vmlinuz", KERNEL)
     write(root, f"{MODULES}/initramfs.img", initrd())
     write(root, f"{MODULES}/modules.builtin", "kernel/fs/ext4/ext4.ko\n")
     write(root, "usr/lib/os-release", 'ID=test\nNAME="Test OS"\nPRETTY_NAME="Test OS 1"\nVERSION_ID=1\n')
@@ -73,7 +74,7 @@ def add_uki(root: Path, cmdline: str | None = None, *, keys: Keys | None = None,
     if cmdline is None:
         cmdline = f"console=ttyS0 quiet composefs.digest=v1-sha512-12:{digest(root)}"
     boot = (root / "boot").stat()
-    content = {".linux": b"kernel" * 100, ".initrd": initrd(), ".cmdline": cmdline.encode(),
+    content = {".linux": KERNEL, ".initrd": initrd(), ".cmdline": cmdline.encode(),
                ".osrel": b"ID=test\n", ".uname": KVER.encode()}
     content |= {f".{name}": data for name, data in sections.items()}
     program = make_pe(content)

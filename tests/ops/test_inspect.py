@@ -13,7 +13,7 @@ from bootcd.ops.inspect import RootfsReport, inspect
 from bootcd.ops.lints.subject import Subject
 from bootcd.ops.resultjson import from_json, to_json
 from bootcd.ops.rootfs import Rootfs
-from kit.rootfs import KVER, MODULES, UKI, Keys, add_uki, clean_rootfs, digest, initrd, write
+from kit.rootfs import KERNEL, KVER, MODULES, UKI, Keys, add_uki, clean_rootfs, digest, initrd, write
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def test_a_kernel_and_an_initrd(root: Path) -> None:
     assert (report.title, report.os_id, report.version) == ("Test OS 1", "test", "1")
     assert (report.boots, report.problem, report.uki, report.sealed) == ("split", "", None, None)
     (kernel,) = report.kernels
-    assert (kernel.version, kernel.size, kernel.initrd_size) == (KVER, 600, len(initrd()))
-    assert report.boot_size == 600 + len(initrd())
+    assert (kernel.version, kernel.size, kernel.initrd_size) == (KVER, len(KERNEL), len(initrd()))
+    assert report.boot_size == len(KERNEL) + len(initrd())
     assert (report.initrd_program, report.selinux) == ("bootcd", "")
     assert report.kargs == ("console=ttyS0", "quiet")
     assert report.digest == digest(root)

@@ -24,7 +24,7 @@ from bootcd.ops.lints.subject import Subject
 from bootcd.ops.lints.table import LINTS
 from bootcd.ops.rootfs import Rootfs
 from bootcd.ops.tools import compute_digest
-from kit.rootfs import INITRD, KVER, MODULES, UKI, Keys, add_uki, clean_rootfs, initrd, write
+from kit.rootfs import INITRD, KERNEL, KVER, MODULES, UKI, Keys, add_uki, clean_rootfs, initrd, write
 
 KARGS = "usr/lib/bootc/kargs.d"
 
@@ -134,9 +134,10 @@ def test_a_lint_is_tripped(name: str, root: Path) -> None:
 
 def test_the_esp_has_a_budget(root: Path) -> None:
     (one,) = look(root, esp_budget=1000).findings
-    size = 600 + len(initrd())
-    assert (one.lint, one.message) == ("esp-budget", f"takes {size} bytes of the boot partition (the kernel 600, the "
-                                       f"initrd {len(initrd())}), the budget is 1000")
+    size = len(KERNEL) + len(initrd())
+    assert (one.lint, one.message) == (
+        "esp-budget", f"takes {size} bytes of the boot partition (the kernel {len(KERNEL)}, the initrd "
+        f"{len(initrd())}), the budget is 1000")
 
 
 def test_a_signature_must_be_that_of_the_file(root: Path, keys: Keys) -> None:

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from argparse import Namespace
 from pathlib import Path
 
-from ..errors import LintFailed
+from ..errors import LintFailed, UsageError
+from ..formats.erofs.layout import Version
+from ..formats.fsverity import Algorithm
 from . import container_output, output
+from .text import printable
 
 
 def lint(options: Namespace) -> int:
@@ -38,3 +43,45 @@ def inspect(options: Namespace) -> int:
     report = inspecting.inspect(Subject(Rootfs(Path(options.rootfs))))
     output.emit_json(report) if options.json else container_output.rootfs(report)
     return 0
+
+
+def split_kernel(options: Namespace) -> int:
+    from ..ops import uki
+
+    print(printable(uki.split_kernel(Path(options.rootfs), Path(options.output))))
+    return 0
+
+
+def ukify(options: Namespace) -> int:
+    from ..ops import uki
+
+    request = uki.UkiRequest(
+        kernel=_path(options.kernel_dir), output=_path(options.output), kargs=tuple(options.karg),
+        version=Version[options.format.upper()], algorithm=Algorithm.parse(options.algorithm),
+        allow_missing_verity=options.allow_missing_verity, dump=_path(options.write_dumpfile),
+        arguments=tuple(options.arguments), architecture=platform.machine())
+    if options.addon is None:
+        result = uki.ukify(Path(options.rootfs), request, _note)
+    elif options.kernel_dir is not None or options.write_dumpfile is not None:
+        raise UsageError("an addon has no kernel and no digest", advice="Leave --kernel-dir and --write-dumpfile out.")
+    else:
+        result = uki.make_addon(Path(options.rootfs), options.addon, request)
+    output.emit_json(result) if options.json else container_output.uki(result)
+    return 0
+
+
+def attach_uki(options: Namespace) -> int:
+    from ..ops import uki
+
+    result = uki.attach(Path(options.rootfs), Path(options.file), name=options.name,
+                        allow_unsigned=options.allow_unsigned)
+    output.emit_json(result) if options.json else container_output.uki(result)
+    return 0
+
+
+def _path(name: str | None) -> Path | None:
+    return None if name is None else Path(name)
+
+
+def _note(text: str) -> None:
+    print(printable(f"bootcctl: {text}"), file=sys.stderr)

@@ -10,6 +10,7 @@ from ..formats import sarif as documents
 from ..ops.inspect import RootfsReport
 from ..ops.lint import LintReport
 from ..ops.lints.table import LINTS
+from ..ops.uki import UkiResult
 from .output import size
 from .table import table
 from .text import printable
@@ -62,3 +63,10 @@ def rootfs(report: RootfsReport) -> None:
              ("Arguments", " ".join(report.kargs) or "none"), ("On the ESP", size(report.boot_size)),
              ("SELinux", report.selinux or "no policy"), ("Digest", report.digest)]
     table([(f"{label}:", value) for label, value in rows])
+
+
+def uki(result: UkiResult) -> None:
+    """What was written."""
+    signed = f"signed by {result.signer}" if result.signature == "valid" else "not signed"
+    print(printable(f"{result.path} is written, {signed}."))
+    print(printable(f"  Its command line is: {result.cmdline}"))

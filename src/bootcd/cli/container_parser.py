@@ -11,8 +11,9 @@ Verb = Callable[[str, str, str, Any], argparse.ArgumentParser]
 """Makes a verb of its name, its function, its help and the group that it belongs to."""
 
 
-def add_verbs(container: Any, verb: Verb, size: Callable[[str], int]) -> None:
-    """Add the verbs to the group."""
+def add_verbs(container: Any, verb: Verb, size: Callable[[str], int],
+              formats: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Add the verbs to the group; `formats` adds the options for the kind of digest."""
     lint = verb("lint", "container_commands:lint", "look for what would keep an image from working", container)
     _rootfs(lint)
     lint.add_argument("--fatal-warnings", action="store_true", help="fail for warnings as well")
@@ -31,6 +32,34 @@ def add_verbs(container: Any, verb: Verb, size: Callable[[str], int]) -> None:
     inspect = verb("inspect", "container_commands:inspect", "show what the image would make a machine boot", container)
     _rootfs(inspect)
     inspect.add_argument("--json", action="store_true", help="print the result as JSON")
+
+    split = verb("split-kernel", "container_commands:split_kernel", "move kernel and initrd out of a root directory",
+                 container)
+    _rootfs(split)
+    split.add_argument("--output", required=True, metavar="DIR",
+                       help="where to make a directory of the kernel's version")
+
+    ukify = verb("ukify", "container_commands:ukify", "make a UKI, or an addon, for a root directory", container)
+    _rootfs(ukify)
+    ukify.add_argument("--kernel-dir", metavar="DIR", help="what split-kernel has made (default: the image itself)")
+    ukify.add_argument("--output", metavar="FILE", help="file to write (default: its place in the image)")
+    ukify.add_argument("--karg", action="append", default=[], metavar="ARG",
+                       help="kernel argument besides those of kargs.d; may be repeated")
+    ukify.add_argument("--addon", metavar="NAME", help="make an addon with the --karg for the UKI of the image")
+    formats(ukify)
+    ukify.add_argument("--allow-missing-verity", action="store_true", help="let it boot without fs-verity as well")
+    ukify.add_argument("--write-dumpfile", metavar="FILE", help="also write the tree that the digest is of, as a dump")
+    ukify.add_argument("--json", action="store_true", help="print the result as JSON")
+    ukify.add_argument("arguments", metavar="ARG", nargs="*", help="after '--': arguments of ukify, such as those for "
+                       "signing")
+
+    attach = verb("attach-uki", "container_commands:attach_uki", "take a UKI, or an addon, that was signed elsewhere "
+                  "into a root directory", container)
+    _rootfs(attach)
+    attach.add_argument("--name", default="", metavar="NAME", help="name in the image (default: the kernel's version)")
+    attach.add_argument("--allow-unsigned", action="store_true", help="take it without a signature")
+    attach.add_argument("--json", action="store_true", help="print the result as JSON")
+    attach.add_argument("file", metavar="FILE", help="the UKI")
 
 
 def _rootfs(parser: argparse.ArgumentParser) -> None:

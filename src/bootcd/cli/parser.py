@@ -225,7 +225,7 @@ def build_parser() -> argparse.ArgumentParser:
     digest.add_argument("--xattrs", choices=("allowlist-only", "keep-user-xattrs"), default="allowlist-only",
                         help="which xattrs count (default: %(default)s)")
     digest.add_argument("--no-boot", action="store_true", help="the image as mounted, not as booted")
-    add_verbs(container, verb, _size)
+    add_verbs(container, verb, _size, _format)
 
     composefs = group("composefs", "plain composefs tools, for those who come from mkcomposefs")
     mkfs = verb("mkfs", "composefs_commands:mkfs", "write an EROFS image of a directory or a dump", composefs)
