@@ -195,6 +195,7 @@ def test_a_verb_says_all_its_options_and_arguments(verb: Verb) -> None:
             assert choice in text, f"{option.option_strings[0]} {choice} is not documented"
         if option.nargs != 0 and not option.choices:
             metavar = option.metavar or option.dest.upper()
+            metavar = " ".join(metavar) if isinstance(metavar, tuple) else metavar
             assert f"{option.option_strings[0]} {metavar}" in text
         if option.nargs != 0 and option.choices:
             assert f"Default: {option.default}." in text

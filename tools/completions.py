@@ -59,6 +59,8 @@ def _value(action: argparse.Action, words: tuple[str, ...]) -> str:
         return " ".join(map(str, action.choices))
     if action.metavar == "IMAGE" and words[:1] == ("composefs",):
         return "files"
+    if isinstance(action.metavar, tuple):
+        return "files"  # so far, whatever takes two values takes two files
     return KINDS.get(str(action.metavar), "text")
 
 

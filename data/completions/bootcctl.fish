@@ -33,7 +33,7 @@ function __bootcctl_deployments
     string split ' ' -- 'booted default staged rollback'
     bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
 end
-set -g __bootcctl_valued --addon --algorithm --allow-setuid --config --encrypt --esp --esp-budget --esp-size --filesystem --format --from --image-size --karg --kernel-dir --label --max-download --max-rate --name --output --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --write-dumpfile --xattrs
+set -g __bootcctl_valued --addon --algorithm --allow-setuid --config --encrypt --esp --esp-budget --esp-size --explain --filesystem --format --from --image-size --karg --kernel-dir --label --max-download --max-rate --name --output --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --write-dumpfile --xattrs
 set -g __bootcctl_groups install health etc kargs image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
@@ -234,7 +234,7 @@ complete -c bootcctl -n '__bootcctl_at image import-tar' -s h -l help -d 'show t
 complete -c bootcctl -n '__bootcctl_at image import-tar' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at image import-tar' -F
 complete -c bootcctl -n '__bootcctl_at image remove' -s h -l help -d 'show this help message and exit'
-complete -c bootcctl -n '__bootcctl_at container' -a compute-digest -d 'print the digest that a machine will compute for a root directory'
+complete -c bootcctl -n '__bootcctl_at container' -a compute-digest -d 'print the digest that a machine will compute for an image'
 complete -c bootcctl -n '__bootcctl_at container' -a lint -d 'look for what would keep an image from working'
 complete -c bootcctl -n '__bootcctl_at container' -a inspect -d 'show what the image would make a machine boot'
 complete -c bootcctl -n '__bootcctl_at container' -a split-kernel -d 'move kernel and initrd out of a root directory'
@@ -242,11 +242,13 @@ complete -c bootcctl -n '__bootcctl_at container' -a ukify -d 'make a UKI, or an
 complete -c bootcctl -n '__bootcctl_at container' -a attach-uki -d 'take a UKI, or an addon, that was signed elsewhere into a root directory'
 complete -c bootcctl -n '__bootcctl_at container' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at container compute-digest' -l explain -r -F -d 'tell what differs first between two of them, which may be composefs dumps as well; exit status 6 when they differ'
+complete -c bootcctl -n '__bootcctl_at container compute-digest' -l write-dumpfile -r -F -d 'also write the tree that the digest is of, as a dump'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -l format -r -a 'v0 v1 v2' -d 'EROFS format (default: v1)'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -l algorithm -r -a 'sha256 sha512' -d 'hash (default: sha512)'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -l xattrs -r -a 'allowlist-only keep-user-xattrs' -d 'which xattrs count (default: allowlist-only)'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -l no-boot -d 'the image as mounted, not as booted'
-complete -c bootcctl -n '__bootcctl_at container compute-digest' -a '(__fish_complete_directories)'
+complete -c bootcctl -n '__bootcctl_at container compute-digest' -F
 complete -c bootcctl -n '__bootcctl_at container lint' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at container lint' -l rootfs -r -a '(__fish_complete_directories)' -d 'root directory of the image (default: /)'
 complete -c bootcctl -n '__bootcctl_at container lint' -l fatal-warnings -d 'fail for warnings as well'

@@ -114,11 +114,13 @@ _bootcctl_container_lint() {
 _bootcctl_container_compute_digest() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--explain[tell what differs first between two of them, which may be composefs dumps as well; exit status 6 when they differ]:file:_files' \
+        '--write-dumpfile[also write the tree that the digest is of, as a dump]:file:_files' \
         '--format[EROFS format (default\: v1)]:value:(v0 v1 v2)' \
         '--algorithm[hash (default\: sha512)]:value:(sha256 sha512)' \
         '--xattrs[which xattrs count (default\: allowlist-only)]:value:(allowlist-only keep-user-xattrs)' \
         '--no-boot[the image as mounted, not as booted]' \
-        '*:directory:_files -/'
+        '*:file:_files'
 }
 
 _bootcctl_container() {
@@ -131,7 +133,7 @@ _bootcctl_container() {
     case $state in
         verb)
             verbs=(
-                'compute-digest:print the digest that a machine will compute for a root directory'
+                'compute-digest:print the digest that a machine will compute for an image'
                 'lint:look for what would keep an image from working'
                 'inspect:show what the image would make a machine boot'
                 'split-kernel:move kernel and initrd out of a root directory'

@@ -138,3 +138,35 @@ def test_a_kernel_goes_out_and_comes_back_in_a_uki(desk: Desk) -> None:
     done = desk("attach-uki", "--rootfs", "root", "--allow-unsigned", "elsewhere.efi")
     assert done.status == SealMismatch.exit_status
     assert "elsewhere.efi names " in done.err
+
+
+def test_why_two_digests_differ(desk: Desk) -> None:
+    shutil.copytree(desk.root, desk.path / "other", symlinks=True)
+    done = desk("compute-digest", "--explain", "root", "other")
+    assert (done.status, done.out) == (0, "root and other are the same tree.\n")
+    done = desk("compute-digest", "--write-dumpfile", "dump", "root")
+    assert (done.status, done.out) == (0, desk("compute-digest", "root").out)
+    (desk.path / "other/etc/group").chmod(0o600)
+    write(desk.path / "other", "boot/nothing", "is not a part of it")
+    os.utime(desk.path / "other/boot", ns=((desk.root / "boot").stat().st_mtime_ns,) * 2)
+    for first in ("root", "dump"):
+        done = desk("compute-digest", "--explain", first, "other")
+        assert done.status == SealMismatch.exit_status
+        assert done.out == f"other, compared with {first}:\n  /etc/group: mode 600 instead of 644\n"
+    for number in range(30):
+        write(desk.path / "other", f"etc/{number}")
+    done = desk("compute-digest", "--explain", "root", "other")
+    assert len(done.out.splitlines()) == 22
+    assert done.out.endswith("  and more\n")
+
+
+@pytest.mark.parametrize(("arguments", "status"), [
+    ((), UsageError.exit_status), (("--explain", "root", "root", "root"), UsageError.exit_status),
+    (("--explain", "root", "root", "--write-dumpfile", "x"), UsageError.exit_status),
+    (("--explain", "root", "missing"), 1), (("docker://quay.io/x/y",), UsageError.exit_status),
+    (("oci:missing",), 7), (("--write-dumpfile", "no/such/place", "root"), 1),
+])
+def test_digests_of_what_has_none(desk: Desk, arguments: tuple[str, ...], status: int) -> None:
+    done = desk("compute-digest", *arguments)
+    assert (done.status, done.out) == (status, ""), done.err
+    assert not (desk.path / "x").exists()

@@ -14,18 +14,10 @@ from ..errors import ErofsError, UsageError
 from ..formats.erofs.layout import Version
 from ..formats.fsverity import Algorithm
 from ..formats.fsverity import measure as measure_bytes
-from ..formats.transform import XattrMode
 from ..linux import files
 from ..ops import tools
 
 _MAX_IMAGE = 1 << 30
-
-
-def compute_digest(options: Namespace) -> int:
-    digest = tools.compute_digest(Path(options.directory), _version(options), _algorithm(options),
-                                  XattrMode(options.xattrs), boot=not options.no_boot)
-    print(digest.hex())
-    return 0
 
 
 def mkfs(options: Namespace) -> int:

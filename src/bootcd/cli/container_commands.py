@@ -10,7 +10,10 @@ from pathlib import Path
 
 from ..errors import LintFailed, UsageError
 from ..formats.erofs.layout import Version
-from ..formats.fsverity import Algorithm
+from ..formats.erofs.writer import write_image
+from ..formats.fsverity import Algorithm, measure
+from ..formats.transform import XattrMode
+from ..formats.treediff import differences
 from . import container_output, output
 from .text import printable
 
@@ -33,6 +36,28 @@ def lint(options: Namespace) -> int:
     else:
         container_output.lint_report(report)
     return LintFailed.exit_status if report.fails(warnings=options.fatal_warnings) else 0
+
+
+def compute_digest(options: Namespace) -> int:
+    from ..formats.dump import format_dump
+    from ..linux import files
+    from ..ops import trees
+
+    algorithm, xattrs = Algorithm.parse(options.algorithm), XattrMode(options.xattrs)
+    boot = not options.no_boot
+    if (options.explain is None) == (options.source is None):
+        raise UsageError("name one image, or two with --explain")
+    if options.explain is not None:
+        if options.write_dumpfile is not None:
+            raise UsageError("--write-dumpfile is for one image", advice="Leave --explain out.")
+        one, other = (trees.canonical(name, algorithm, xattrs, boot=boot) for name in options.explain)
+        return container_output.differences(differences(one, other), options.explain)
+    tree = trees.canonical(options.source, algorithm, xattrs, boot=boot)
+    digest = measure(write_image(tree, Version[options.format.upper()], algorithm), algorithm)
+    if options.write_dumpfile is not None:
+        files.atomic_write(options.write_dumpfile, b"".join(format_dump(tree)), durable=False)
+    print(digest.hex())
+    return 0
 
 
 def inspect(options: Namespace) -> int:

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from .. import __version__
+from ..errors import SealMismatch
 from ..formats import sarif as documents
+from ..formats.treediff import Difference
 from ..ops.inspect import RootfsReport
 from ..ops.lint import LintReport
 from ..ops.lints.table import LINTS
@@ -14,6 +18,9 @@ from ..ops.uki import UkiResult
 from .output import size
 from .table import table
 from .text import printable
+
+_MAX_DIFFERENCES = 20
+"""How many of them are shown: one cause often has thousands."""
 
 
 def lints() -> None:
@@ -70,3 +77,17 @@ def uki(result: UkiResult) -> None:
     signed = f"signed by {result.signer}" if result.signature == "valid" else "not signed"
     print(printable(f"{result.path} is written, {signed}."))
     print(printable(f"  Its command line is: {result.cmdline}"))
+
+
+def differences(found: Iterable[Difference], names: Sequence[str]) -> int:
+    """The first differences of two trees, and the exit status."""
+    first = list(islice(found, _MAX_DIFFERENCES + 1))
+    if not first:
+        print(printable(f"{names[0]} and {names[1]} are the same tree."))
+        return 0
+    print(printable(f"{names[1]}, compared with {names[0]}:"))
+    for one in first[:_MAX_DIFFERENCES]:
+        print(printable(f"  {one}"))
+    if len(first) > _MAX_DIFFERENCES:
+        print("  and more")
+    return SealMismatch.exit_status

@@ -218,9 +218,12 @@ def build_parser() -> argparse.ArgumentParser:
     remove.add_argument("image", metavar="NAME", help="name as 'image list' shows it")
 
     container = group("container", "tools for building images")
-    digest = verb("compute-digest", "composefs_commands:compute_digest",
-                  "print the digest that a machine will compute for a root directory", container)
-    digest.add_argument("directory", metavar="DIR", help="root directory of the image")
+    digest = verb("compute-digest", "container_commands:compute_digest",
+                  "print the digest that a machine will compute for an image", container)
+    digest.add_argument("source", metavar="SOURCE", nargs="?", help=_TREE_HELP)
+    digest.add_argument("--explain", nargs=2, metavar=("A", "B"), help="tell what differs first between two of them, "
+                        "which may be composefs dumps as well; exit status 6 when they differ")
+    digest.add_argument("--write-dumpfile", metavar="FILE", help="also write the tree that the digest is of, as a dump")
     _format(digest)
     digest.add_argument("--xattrs", choices=("allowlist-only", "keep-user-xattrs"), default="allowlist-only",
                         help="which xattrs count (default: %(default)s)")
@@ -246,6 +249,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 _IMAGE_HELP = "[docker://]HOST/PATH[:TAG][@DIGEST], oci:DIR[:TAG], dir:DIR, tar:FILE and more, see bootcctl(8)"
+_TREE_HELP = "root directory, tar, EROFS image, oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
 _WHICH = "id, version, label, booted, default, staged or rollback"
 
 

@@ -4,7 +4,8 @@
 `split` cuts the raw bytes of an archive into what a splitstream keeps inline (headers, padding, small contents, all
 that follows the end of the archive) and the contents of files of more than 64 bytes. Every byte comes out, in order, so
 that the archive can be put together again and still has its digest. `entries` reads the members back from a
-splitstream. Both read headers with the same code (`tarheader`), so they refuse the same archives.
+splitstream, `members` reads them from the archive itself. All read headers with the same code (`tarheader`), so they
+refuse the same archives.
 
 An archive is not trusted: however long it claims its parts to be, memory stays bounded, by about 1 MiB.
 """
@@ -18,7 +19,7 @@ from .splitstream import External
 from .tarheader import BLOCK, Entry, EntryType, Headers
 from .tree import INLINE_MAX
 
-__all__ = ["Entry", "EntryType", "Payload", "entries", "split"]
+__all__ = ["Entry", "EntryType", "Payload", "entries", "members", "split"]
 
 _STEP = 256 << 10
 _KEEP = 1024  # pieces, which are blocks for the most part
@@ -132,6 +133,36 @@ def entries(chunks: Iterable[bytes | External]) -> Iterator[tuple[Entry, bytes |
         pass
     if pieces.external() is not None:
         raise TarError(f"tar, byte {buffer.offset}: an external part where none belongs")
+
+
+def members(read: Callable[[int], bytes]) -> Iterator[tuple[Entry, bytes | Payload | None]]:
+    """The members of a raw archive, read with `read(n)`: with the content of small files, or a payload, which must be
+    read before the next member is asked for. All of the archive is read, to the last byte. Raises TarError."""
+    headers = Headers()
+    buffer = _Buffer(lambda: read(_STEP), read)
+    while True:
+        block = buffer.take(BLOCK)
+        entry = headers.parse(block, buffer.offset - len(block))
+        if entry is None:
+            if headers.at_end:
+                break
+            headers.extend(buffer.take(headers.padded))
+            continue
+        if entry.size > INLINE_MAX:
+            payload = Payload(entry.size, buffer, headers)
+            yield entry, payload
+            if payload.left:
+                raise RuntimeError(f"{payload.left} bytes of a payload were not read")
+            padding = -entry.size % BLOCK
+        else:
+            padding = headers.padded
+        data = buffer.take(padding)
+        if len(data) < padding:
+            raise headers.error("the archive ends within the content or its padding")
+        if entry.size <= INLINE_MAX:
+            yield entry, data[: entry.size] if entry.type is EntryType.FILE else None
+    while buffer.some(_STEP):
+        pass
 
 
 class _Buffer:

@@ -4,19 +4,16 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import sys
-from itertools import chain
 from typing import BinaryIO
 
-from ..errors import ImageNotFound, LayerTooLarge, Refused, UsageError
+from ..errors import ImageNotFound, Refused, UsageError
 from ..formats import oci
 from ..layout import TAG_PREFIX
 from ..linux import files, mount
 from ..model import ImageReference, Platform
-from ..registry.decompress import decompress
 from ..store.layers import import_layer
 from ..store.ociimages import check_tag
 from . import describe
@@ -26,10 +23,9 @@ from .machine import Machine
 from .pull import check_size, examine, pull, source_of
 from .results import ImageInfo, ImageSignature, PullResult, PullStats, RequirementInfo, TrustReport
 from .session import store
+from .uncompressed import Uncompressed
 
-_PIECE = 1 << 20
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
-_MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 def image_pull(machine: Machine, image: str, *, name: str, bootable: bool) -> PullResult:
@@ -100,7 +96,7 @@ def image_import_tar(machine: Machine, tar: str, name: str) -> PullResult:
         else:
             with files.translate(f"cannot read {tar}"):
                 stream = stack.enter_context(open(tar, "rb"))
-        hashed = _Uncompressed(stream, tar, machine.config.pull_max_layer_size)
+        hashed = Uncompressed(stream, tar, machine.config.pull_max_layer_size)
         session.progress.begin("Importing the tar file")
         stats = import_layer(session.repository, hashed.digest, hashed.read)
         diff_id = hashed.digest()
@@ -132,34 +128,6 @@ def image_remove(machine: Machine, name: str) -> None:
     with store(machine) as session:
         if not session.images.untag(name):
             raise ImageNotFound(f"the repository has no image '{name}'")
-
-
-class _Uncompressed:
-    """A tar file without its compression; counts and hashes what is read through it."""
-
-    def __init__(self, stream: BinaryIO, what: str, limit: int) -> None:
-        first = stream.read(_PIECE)
-        kind = next((kind for magic, kind in _MAGIC.items() if first.startswith(magic)), "none")
-        self._pieces = decompress(chain((first,) if first else (), iter(lambda: stream.read(_PIECE), b"")), kind)
-        self._what = what
-        self._limit = limit
-        self._hash = hashlib.sha256()
-        self._rest = memoryview(b"")
-        self.size = 0
-
-    def read(self, count: int) -> bytes:
-        if not self._rest:
-            piece = next(self._pieces, b"")
-            self._hash.update(piece)
-            self.size += len(piece)
-            if self.size > self._limit:
-                raise LayerTooLarge(f"{self._what}: more than {self._limit} bytes when decompressed")
-            self._rest = memoryview(piece)
-        data, self._rest = bytes(self._rest[:count]), self._rest[count:]
-        return data
-
-    def digest(self) -> str:
-        return f"sha256:{self._hash.hexdigest()}"
 
 
 def _check_name(name: str) -> None:

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The canonical tree of whatever an image may be while it is built: what its digest is of.
+
+    DIR                         a root directory
+    FILE                        its tar, plain or compressed; an EROFS image; a composefs dump
+    oci:DIR[:TAG], oci-archive:FILE[:TAG]
+
+Nothing is stored: contents are measured while they pass, and only those of the SELinux policy are kept meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from ..config import Config
+from ..errors import BootcdError, UsageError
+from ..formats import tar
+from ..formats.dump import parse_dump
+from ..formats.erofs.reader import Image
+from ..formats.fsverity import Algorithm, Hasher
+from ..formats.layers import Budget, apply_layer, new_root
+from ..formats.oci import MAX_DOCUMENT
+from ..formats.oci import Config as ImageConfig
+from ..formats.splitstream import External
+from ..formats.transform import XattrMode, transform_for_boot, transform_for_oci
+from ..formats.tree import Directory, RegularFile
+from ..linux import files
+from ..model import ImageReference, Platform, SilentProgress
+from ..registry.blob import LayerReader, read_blob
+from ..registry.sources import open_source
+from .tools import canonical_tree
+from .uncompressed import Uncompressed
+
+_POLICY = b"etc/selinux/"
+_MAX_KEPT = 64 << 20
+"""Bytes of policies that are kept; one has some megabytes."""
+_MAX_FILE = 1 << 30
+"""Bytes of an EROFS image or a dump."""
+_EROFS_MAGIC = b"\xe2\xe1\xf5\xe0"
+_EROFS_OFFSET = 1024
+_STEP = 1 << 20
+
+
+def canonical(text: str, algorithm: Algorithm, xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY, *, boot: bool = True
+              ) -> Directory:
+    """The tree of what `text` names, measured by `algorithm`. A dump and an EROFS image are taken as they are.
+
+    Raises UsageError for another transport, NotBootable, PolicyError, LayerConflict, what reading an image layout
+    raises, and BootcdError for what cannot be read.
+    """
+    if text.startswith(("oci:", "oci-archive:")):
+        pile = _Pile(algorithm)
+        _read_image(ImageReference.parse(text), pile)
+        return pile.canonical(xattrs, boot=boot)
+    if text.startswith(("docker://", "registry:", "containers-storage:", "docker-archive:", "dir:")):
+        raise UsageError(f"{text} cannot be read here", advice="Copy it to an oci: directory, for example with skopeo.")
+    if os.path.isdir(text):
+        return canonical_tree(Path(text), algorithm, xattrs, boot=boot)
+    with files.translate(f"cannot read {text}"), open(files.open_regular(text, follow=True), "rb") as stream:
+        head = stream.read(_EROFS_OFFSET + len(_EROFS_MAGIC))
+        stream.seek(0)
+        if head[_EROFS_OFFSET:] == _EROFS_MAGIC or head.startswith(b"/ "):
+            data = stream.read(_MAX_FILE + 1)
+            if len(data) > _MAX_FILE:
+                raise BootcdError(f"{text} has more than {_MAX_FILE} bytes")
+            return Image(data).root() if not head.startswith(b"/ ") else parse_dump(data.splitlines(keepends=True))
+        pile = _Pile(algorithm)
+        pile.add(Uncompressed(stream, text, Config().pull_max_layer_size).read)
+        return pile.canonical(xattrs, boot=boot)
+
+
+def _read_image(reference: ImageReference, pile: _Pile) -> None:
+    source = open_source(reference)
+    try:
+        manifest = source.manifest(Platform.current()).manifest
+        config = ImageConfig.parse(read_blob(source, manifest.config, MAX_DOCUMENT))
+        for descriptor, diff_id in manifest.check_image(config):
+            with LayerReader(source, descriptor, diff_id, max_size=Config().pull_max_layer_size,
+                             progress=SilentProgress()) as layer:
+                pile.add(layer.read)
+                while layer.read(_STEP):
+                    pass  # its end says whether it was what its digest promises
+    finally:
+        source.close()
+
+
+class _Pile:
+    """Layers on top of each other."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._algorithm = algorithm
+        self._root = new_root()
+        self._budget = Budget()
+        self._kept: dict[bytes, bytes] = {}
+        self._left = _MAX_KEPT
+
+    def add(self, read: Callable[[int], bytes]) -> None:
+        """Put an uncompressed tar on top. Raises TarError, LayerConflict."""
+        apply_layer(self._root, self._entries(tar.members(read)), self._budget)
+
+    def canonical(self, xattrs: XattrMode, *, boot: bool) -> Directory:
+        transform_for_oci(self._root, xattrs)
+        if boot:
+            transform_for_boot(self._root, self._read)
+        return self._root
+
+    def _entries(self, members: Iterable[tuple[tar.Entry, bytes | tar.Payload | None]]
+                 ) -> Iterator[tuple[tar.Entry, bytes | External | None]]:
+        for entry, content in members:
+            if isinstance(content, tar.Payload):
+                yield entry, External(self._measure(entry, content))
+            else:
+                yield entry, content
+
+    def _measure(self, entry: tar.Entry, content: tar.Payload) -> bytes:
+        hasher = Hasher(self._algorithm)
+        keep = entry.path.startswith(_POLICY) and content.size <= self._left
+        parts = []
+        while piece := content.read(_STEP):
+            hasher.update(piece)
+            if keep:
+                parts.append(piece)
+        digest = hasher.digest()
+        if keep:
+            self._kept[digest] = b"".join(parts)
+            self._left -= content.size
+        return digest
+
+    def _read(self, file: RegularFile) -> bytes:
+        if file.inline is not None:
+            return file.inline
+        found = self._kept.get(file.digest or b"")
+        if found is None:
+            raise BootcdError("the SELinux policy of the image is too large, or a link to other places")
+        return found

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A root directory, its tar, its OCI image, and what a machine composes of that have one digest."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from bootcd.errors import (
+    BlobMismatch,
+    BootcdError,
+    DiffIdMismatch,
+    DumpError,
+    LayerConflict,
+    NotBootable,
+    PolicyError,
+    TarError,
+    UsageError,
+)
+from bootcd.formats.dump import format_dump
+from bootcd.formats.erofs.layout import Version
+from bootcd.formats.erofs.writer import write_image
+from bootcd.formats.fsverity import Algorithm, measure
+from bootcd.formats.transform import XattrMode
+from bootcd.formats.treediff import differences
+from bootcd.ops.trees import canonical
+from kit.images import Dir, File, Hardlink, ImageBuilder, Layer, Whiteout
+from kit.os_images import os_image
+from kit.rootfs import clean_rootfs, write
+
+POLICY = "etc/selinux/targeted/contexts/files/file_contexts"
+
+
+def digest_of(what: str | Path, version: Version = Version.V1, algorithm: Algorithm = Algorithm.SHA512) -> str:
+    return measure(write_image(canonical(os.fspath(what), algorithm), version, algorithm), algorithm).hex()
+
+
+def archive(root: Path, target: Path) -> Path:
+    subprocess.run(["tar", "--create", "--file", target, "--directory", root, "--format=pax", "--xattrs", "."],
+                   check=True, capture_output=True)
+    return target
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    root = clean_rootfs(tmp_path / "root")
+    os.link(root / "usr/bin/su", root / "usr/bin/sudo")
+    (root / "var/run").unlink()
+    (root / "run/lost").touch()
+    os.utime(root / "etc/passwd", ns=(5, 1_234_567_890_123_456_789))
+    write(root, "etc/selinux/config", "SELINUXTYPE=targeted\n")
+    write(root, POLICY, "/.* system_u:object_r:default_t:s0\n/etc/.* system_u:object_r:etc_t:s0\n")
+    return root
+
+
+@pytest.mark.parametrize("squeeze", [bytes, gzip.compress, zstandard.compress])
+def test_a_directory_and_its_tar(root: Path, tmp_path: Path, squeeze: Callable[[bytes], bytes]) -> None:
+    tar = archive(root, tmp_path / "root.tar")
+    tar.write_bytes(squeeze(tar.read_bytes()))
+    for version in Version:
+        for algorithm in Algorithm:
+            assert digest_of(tar, version, algorithm) == digest_of(root, version, algorithm)
+
+
+def test_a_directory_and_its_image(root: Path, tmp_path: Path) -> None:
+    tar = archive(root, tmp_path / "root.tar")
+    ImageBuilder([Layer(tar=tar.read_bytes(), compression="zstd")]).write_layout(tmp_path / "layout", "v1")
+    assert digest_of(f"oci:{tmp_path}/layout:v1") == digest_of(root)
+
+
+def test_an_image_of_layers(root: Path, tmp_path: Path) -> None:
+    tar = archive(root, tmp_path / "root.tar")
+    (root / "etc/group").unlink()
+    write(root, "usr/bin/big", b"big" * 100_000)
+    os.utime(root / "usr/bin/big", (1_700_000_000, 1_700_000_000))
+    os.link(root / "usr/bin/big", root / "usr/bin/bigger")
+    for path in ("etc", "usr/bin"):
+        os.utime(root / path, (1_700_000_000, 1_700_000_000))
+    layer = Layer([Dir("etc"), Whiteout("etc/group"), Dir("usr/bin"), File("usr/bin/big", b"big" * 100_000),
+                   Hardlink("usr/bin/bigger", "usr/bin/big")], compression="gzip")
+    ImageBuilder([Layer(tar=tar.read_bytes()), layer]).write_layout(tmp_path / "layout", "v1")
+    assert digest_of(f"oci:{tmp_path}/layout:v1") == digest_of(root)
+
+
+def test_what_a_dump_and_an_image_say_is_taken_as_it_is(root: Path, tmp_path: Path) -> None:
+    tree = canonical(str(root), Algorithm.SHA512)
+    (tmp_path / "dump").write_bytes(b"".join(format_dump(tree)))
+    (tmp_path / "image").write_bytes(write_image(tree, Version.V1, Algorithm.SHA512))
+    for name in ("dump", "image"):
+        assert list(differences(tree, canonical(str(tmp_path / name), Algorithm.SHA512))) == []
+
+
+def test_labels_come_from_the_policy_in_the_tar(root: Path, tmp_path: Path) -> None:
+    tree = canonical(str(archive(root, tmp_path / "root.tar")), Algorithm.SHA512)
+    node = tree.lookup(b"/etc/passwd")
+    assert node is not None
+    assert node.xattrs[b"security.selinux"] == b"system_u:object_r:etc_t:s0"
+
+
+def test_xattrs_of_users_count_when_they_shall(root: Path, tmp_path: Path) -> None:
+    try:
+        os.setxattr(root / "etc/passwd", "user.note", b"x")
+    except OSError:
+        pytest.skip("no xattrs here")
+    tar = archive(root, tmp_path / "root.tar")
+    for mode in XattrMode:
+        trees = [canonical(str(one), Algorithm.SHA512, mode) for one in (root, tar)]
+        assert list(differences(*trees)) == []
+        assert (b"user.note" in trees[0].lookup(b"/etc/passwd").xattrs) == (  # type: ignore[union-attr]
+            mode is XattrMode.KEEP_USER)
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("content", "error"), [
+    (b"", NotBootable), (b"noise" * 500, TarError), (b"/ 0 nonsense\n", DumpError),
+    (gzip.compress(b"x" * 2000), TarError), (bytes(10240), NotBootable),
+])
+def test_files_that_are_no_images(tmp_path: Path, content: bytes, error: type[BootcdError]) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(error):
+        canonical(str(tmp_path / "file"), Algorithm.SHA512)
+
+
+def test_a_tar_that_is_cut_off(root: Path, tmp_path: Path) -> None:
+    tar = archive(root, tmp_path / "root.tar")
+    tar.write_bytes(tar.read_bytes()[:5000])
+    with pytest.raises(TarError):
+        canonical(str(tar), Algorithm.SHA512)
+
+
+@pytest.mark.parametrize("name", ["docker://quay.io/a/b", "containers-storage:x", "dir:/x"])
+def test_other_transports(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be read here"):
+        canonical(name, Algorithm.SHA512)
+
+
+def test_a_layer_that_is_another(tmp_path: Path) -> None:
+    os_image("1.0").write_layout(tmp_path / "layout", "v1")
+    blobs = sorted((tmp_path / "layout/blobs/sha256").iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(blobs[-1].read_bytes())
+    content[-1] ^= 1
+    blobs[-1].write_bytes(content)
+    with pytest.raises((BlobMismatch, DiffIdMismatch)):
+        canonical(f"oci:{tmp_path}/layout:v1", Algorithm.SHA512)
+
+
+def test_a_file_without_its_directory(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("no/parent"))
+    with pytest.raises(LayerConflict, match="its parent does not exist"):
+        canonical(str(tmp_path / "tar"), Algorithm.SHA512)
+
+
+def test_a_policy_that_makes_no_sense(root: Path, tmp_path: Path) -> None:
+    write(root, POLICY, "/etc( system_u:object_r:etc_t:s0\n" * 4)
+    for what in (root, archive(root, tmp_path / "root.tar")):
+        with pytest.raises(PolicyError, match="file_contexts:1"):
+            canonical(str(what), Algorithm.SHA512)
