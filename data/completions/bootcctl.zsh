@@ -56,6 +56,18 @@ _bootcctl_composefs() {
     esac
 }
 
+_bootcctl_container_from_rootfs() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--label[label of the image; may be repeated]:value: ' \
+        '--compression[of the layer (default\: zstd)]:value:(zstd gzip none)' \
+        '--created[when it was made, in ISO 8601 (default\: now)]:value: ' \
+        '--architecture[as OCI calls it, such as arm64 (default\: that of this machine)]:value: ' \
+        '--json[print the result as JSON]' \
+        '1:file:_files' \
+        '*:value: '
+}
+
 _bootcctl_container_attach_uki() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -139,6 +151,7 @@ _bootcctl_container() {
                 'split-kernel:move kernel and initrd out of a root directory'
                 'ukify:make a UKI, or an addon, for a root directory'
                 'attach-uki:take a UKI, or an addon, that was signed elsewhere into a root directory'
+                'from-rootfs:make an OCI image of a root directory, or of its tar'
             )
             _describe verb verbs ;;
         rest)
@@ -149,6 +162,7 @@ _bootcctl_container() {
                 split-kernel) _bootcctl_container_split_kernel ;;
                 ukify) _bootcctl_container_ukify ;;
                 attach-uki) _bootcctl_container_attach_uki ;;
+                from-rootfs) _bootcctl_container_from_rootfs ;;
             esac ;;
     esac
 }

@@ -170,3 +170,29 @@ def test_digests_of_what_has_none(desk: Desk, arguments: tuple[str, ...], status
     done = desk("compute-digest", *arguments)
     assert (done.status, done.out) == (status, ""), done.err
     assert not (desk.path / "x").exists()
+
+
+def test_a_machine_computes_the_digest_that_was_told(desk: Desk, program: Program) -> None:
+    write(desk.root, "usr/lib/systemd/boot/efi/systemd-bootx64.efi", b"MZ" + bytes(100))
+    write(desk.root, "usr/lib/systemd/boot/efi/systemd-bootaa64.efi", b"MZ" + bytes(100))
+    made = desk("from-rootfs", "--json", "--label", "a=b", "root", "oci:layout:v1")
+    assert (made.status, made.err) == (0, "")
+    image = "oci:layout:v1"
+    digest = desk("compute-digest", image).out.strip()
+    assert digest == desk("compute-digest", "root").out.strip() == made.json["digest"]
+    for name in ("sysroot", "esp"):
+        (desk.path / name).mkdir()
+    assert program(desk.path, "install", "to-filesystem", image).status == 0
+    (deployment,) = program(desk.path, "status", "--json").json["deployments"]
+    assert deployment["id"] == digest
+    assert deployment["version"] == "1"
+
+
+def test_an_image_of_nothing(desk: Desk) -> None:
+    done = desk("from-rootfs", "root", "oci:layout")
+    assert done.out.startswith("oci:layout is made, manifest sha256:")
+    for arguments, status in ((("missing", "oci:new"), 1), (("root", "new"), UsageError.exit_status),
+                              (("root", "oci:root"), 5), (("--label", "x", "root", "oci:new"), UsageError.exit_status)):
+        done = desk("from-rootfs", *arguments)
+        assert (done.status, done.out) == (status, ""), done.err
+    assert not (desk.path / "new").exists()

@@ -104,6 +104,16 @@ def attach_uki(options: Namespace) -> int:
     return 0
 
 
+def from_rootfs(options: Namespace) -> int:
+    from ..ops import fromrootfs
+
+    made = fromrootfs.from_rootfs(
+        options.source, options.target, labels=fromrootfs.parse_labels(options.label),
+        compression=options.compression, created=options.created, architecture=options.architecture)
+    output.emit_json(made) if options.json else container_output.made(made)
+    return 0
+
+
 def _path(name: str | None) -> Path | None:
     return None if name is None else Path(name)
 

@@ -11,6 +11,7 @@ from .. import __version__
 from ..errors import SealMismatch
 from ..formats import sarif as documents
 from ..formats.treediff import Difference
+from ..ops.fromrootfs import MadeImage
 from ..ops.inspect import RootfsReport
 from ..ops.lint import LintReport
 from ..ops.lints.table import LINTS
@@ -91,3 +92,10 @@ def differences(found: Iterable[Difference], names: Sequence[str]) -> int:
     if len(first) > _MAX_DIFFERENCES:
         print("  and more")
     return SealMismatch.exit_status
+
+
+def made(image: MadeImage) -> None:
+    """An image that was made."""
+    print(printable(f"{image.image} is made, manifest {image.manifest_digest}."))
+    print(f"  Its layer has {size(image.layer_size)}. Machines will compute the digest")
+    print(f"  {image.digest}")

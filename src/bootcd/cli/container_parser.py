@@ -61,6 +61,19 @@ def add_verbs(container: Any, verb: Verb, size: Callable[[str], int],
     attach.add_argument("--json", action="store_true", help="print the result as JSON")
     attach.add_argument("file", metavar="FILE", help="the UKI")
 
+    made = verb("from-rootfs", "container_commands:from_rootfs", "make an OCI image of a root directory, or of its tar",
+                container)
+    made.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="label of the image; may be "
+                      "repeated")
+    made.add_argument("--compression", choices=("zstd", "gzip", "none"), default="zstd",
+                      help="of the layer (default: %(default)s)")
+    made.add_argument("--created", default="", metavar="TIME", help="when it was made, in ISO 8601 (default: now)")
+    made.add_argument("--architecture", default="", metavar="ARCH",
+                      help="as OCI calls it, such as arm64 (default: that of this machine)")
+    made.add_argument("--json", action="store_true", help="print the result as JSON")
+    made.add_argument("source", metavar="SOURCE", help="directory, or tar, plain or compressed by gzip or zstd")
+    made.add_argument("target", metavar="TARGET", help="oci:DIR[:TAG]")
+
 
 def _rootfs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rootfs", default="/", metavar="DIR",

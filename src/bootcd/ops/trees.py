@@ -5,7 +5,7 @@
     FILE                        its tar, plain or compressed; an EROFS image; a composefs dump
     oci:DIR[:TAG], oci-archive:FILE[:TAG]
 
-Nothing is stored: contents are measured while they pass, and only those of the SELinux policy are kept meanwhile.
+Nothing is stored: contents are measured while they pass, and only the SELinux policy and os-release are kept meanwhile.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from ..registry.sources import open_source
 from .tools import canonical_tree
 from .uncompressed import Uncompressed
 
-_POLICY = b"etc/selinux/"
+_KEPT = (b"etc/selinux/", b"etc/os-release", b"usr/lib/os-release")
 _MAX_KEPT = 64 << 20
-"""Bytes of policies that are kept; one has some megabytes."""
+"""Bytes that are kept; a policy has some megabytes."""
 _MAX_FILE = 1 << 30
 """Bytes of an EROFS image or a dump."""
 _EROFS_MAGIC = b"\xe2\xe1\xf5\xe0"
@@ -51,7 +51,7 @@ def canonical(text: str, algorithm: Algorithm, xattrs: XattrMode = XattrMode.ALL
     raises, and BootcdError for what cannot be read.
     """
     if text.startswith(("oci:", "oci-archive:")):
-        pile = _Pile(algorithm)
+        pile = Pile(algorithm)
         _read_image(ImageReference.parse(text), pile)
         return pile.canonical(xattrs, boot=boot)
     if text.startswith(("docker://", "registry:", "containers-storage:", "docker-archive:", "dir:")):
@@ -66,12 +66,12 @@ def canonical(text: str, algorithm: Algorithm, xattrs: XattrMode = XattrMode.ALL
             if len(data) > _MAX_FILE:
                 raise BootcdError(f"{text} has more than {_MAX_FILE} bytes")
             return Image(data).root() if not head.startswith(b"/ ") else parse_dump(data.splitlines(keepends=True))
-        pile = _Pile(algorithm)
+        pile = Pile(algorithm)
         pile.add(Uncompressed(stream, text, Config().pull_max_layer_size).read)
         return pile.canonical(xattrs, boot=boot)
 
 
-def _read_image(reference: ImageReference, pile: _Pile) -> None:
+def _read_image(reference: ImageReference, pile: Pile) -> None:
     source = open_source(reference)
     try:
         manifest = source.manifest(Platform.current()).manifest
@@ -86,25 +86,25 @@ def _read_image(reference: ImageReference, pile: _Pile) -> None:
         source.close()
 
 
-class _Pile:
+class Pile:
     """Layers on top of each other."""
 
     def __init__(self, algorithm: Algorithm) -> None:
         self._algorithm = algorithm
-        self._root = new_root()
+        self.root = new_root()
         self._budget = Budget()
         self._kept: dict[bytes, bytes] = {}
         self._left = _MAX_KEPT
 
     def add(self, read: Callable[[int], bytes]) -> None:
         """Put an uncompressed tar on top. Raises TarError, LayerConflict."""
-        apply_layer(self._root, self._entries(tar.members(read)), self._budget)
+        apply_layer(self.root, self._entries(tar.members(read)), self._budget)
 
     def canonical(self, xattrs: XattrMode, *, boot: bool) -> Directory:
-        transform_for_oci(self._root, xattrs)
+        transform_for_oci(self.root, xattrs)
         if boot:
-            transform_for_boot(self._root, self._read)
-        return self._root
+            transform_for_boot(self.root, self.read)
+        return self.root
 
     def _entries(self, members: Iterable[tuple[tar.Entry, bytes | tar.Payload | None]]
                  ) -> Iterator[tuple[tar.Entry, bytes | External | None]]:
@@ -116,7 +116,7 @@ class _Pile:
 
     def _measure(self, entry: tar.Entry, content: tar.Payload) -> bytes:
         hasher = Hasher(self._algorithm)
-        keep = entry.path.startswith(_POLICY) and content.size <= self._left
+        keep = entry.path.startswith(_KEPT) and content.size <= self._left
         parts = []
         while piece := content.read(_STEP):
             hasher.update(piece)
@@ -128,10 +128,11 @@ class _Pile:
             self._left -= content.size
         return digest
 
-    def _read(self, file: RegularFile) -> bytes:
+    def read(self, file: RegularFile) -> bytes:
+        """The content of a file that is kept: the policy, or os-release. Raises BootcdError."""
         if file.inline is not None:
             return file.inline
         found = self._kept.get(file.digest or b"")
         if found is None:
-            raise BootcdError("the SELinux policy of the image is too large, or a link to other places")
+            raise BootcdError("the SELinux policy or os-release of the image is too large, or a link to other places")
         return found
