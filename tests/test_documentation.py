@@ -36,7 +36,7 @@ from kit.os_images import os_image
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "man").glob("*.[1-8]"))
-TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md"))]
 
 FOREIGN_OPTIONS = {"--print-digest-only", "--now", "--system", "--dest", "--object-path", "--method", "--wipe-slot",
                    "--secureboot-private-key", "--secureboot-certificate", "--tpm2-device", "--tpm2-pcrs", "--esp-path",

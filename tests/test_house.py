@@ -57,8 +57,8 @@ IMPORT_NAMES = {"dbus_next": "dbus-next", "systemd": "systemd-python", "yaml": "
 
 MAX_LINES = 500
 
-REPOSITORY_FILES = ("src", "tests", "demo", "benchmarks", "tools", "man", "data", "docs", ".ci", "systemd", "initramfs",
-                    "dbus-interfaces")
+REPOSITORY_FILES = ("src", "tests", "demo", "benchmarks", "examples", "tools", "man", "data", "docs", ".ci", "systemd",
+                    "initramfs", "dbus-interfaces")
 """Where every file of ours carries its licence."""
 
 

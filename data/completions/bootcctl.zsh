@@ -89,6 +89,7 @@ _bootcctl_container_ukify() {
         '--format[EROFS format (default\: v1)]:value:(v0 v1 v2)' \
         '--algorithm[hash (default\: sha512)]:value:(sha256 sha512)' \
         '--allow-missing-verity[let it boot without fs-verity as well]' \
+        '--whole-seconds[without fractions of seconds in times, as buildah and others store them]' \
         '--write-dumpfile[also write the tree that the digest is of, as a dump]:file:_files' \
         '--json[print the result as JSON]' \
         '*:value: '
@@ -127,6 +128,7 @@ _bootcctl_container_compute_digest() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
         '--explain[tell what differs first between two of them, which may be composefs dumps as well; exit status 6 when they differ]:file:_files' \
+        '--whole-seconds[of a directory\: without fractions of seconds in times, as buildah and others store them]' \
         '--write-dumpfile[also write the tree that the digest is of, as a dump]:file:_files' \
         '--format[EROFS format (default\: v1)]:value:(v0 v1 v2)' \
         '--algorithm[hash (default\: sha512)]:value:(sha256 sha512)' \

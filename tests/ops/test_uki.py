@@ -162,6 +162,11 @@ def test_fractions_of_seconds_are_told(root: Path, program: None) -> None:
     said: list[str] = []
     ukify(root, UkiRequest(architecture="x86_64"), said.append)
     assert len(said) == 1
+    os.utime(root / "boot", (1_700_000_000, 1_700_000_000))
+    make(root, whole_seconds=True)
+    assert findings(root) == {"uki-digest", "uki-unsigned"}
+    os.utime(root / "etc/passwd", (0, 0))
+    assert findings(root) == {"uki-unsigned"}
     assert said[0].startswith(f"names in {root} with fractions of seconds in their times: 1; ")
 
 

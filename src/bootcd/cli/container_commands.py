@@ -44,15 +44,16 @@ def compute_digest(options: Namespace) -> int:
     from ..ops import trees
 
     algorithm, xattrs = Algorithm.parse(options.algorithm), XattrMode(options.xattrs)
-    boot = not options.no_boot
+    boot, whole = not options.no_boot, options.whole_seconds
     if (options.explain is None) == (options.source is None):
         raise UsageError("name one image, or two with --explain")
     if options.explain is not None:
         if options.write_dumpfile is not None:
             raise UsageError("--write-dumpfile is for one image", advice="Leave --explain out.")
-        one, other = (trees.canonical(name, algorithm, xattrs, boot=boot) for name in options.explain)
+        one, other = (trees.canonical(name, algorithm, xattrs, boot=boot, whole_seconds=whole)
+                      for name in options.explain)
         return container_output.differences(differences(one, other), options.explain)
-    tree = trees.canonical(options.source, algorithm, xattrs, boot=boot)
+    tree = trees.canonical(options.source, algorithm, xattrs, boot=boot, whole_seconds=whole)
     digest = measure(write_image(tree, Version[options.format.upper()], algorithm), algorithm)
     if options.write_dumpfile is not None:
         files.atomic_write(options.write_dumpfile, b"".join(format_dump(tree)), durable=False)
@@ -83,8 +84,8 @@ def ukify(options: Namespace) -> int:
     request = uki.UkiRequest(
         kernel=_path(options.kernel_dir), output=_path(options.output), kargs=tuple(options.karg),
         version=Version[options.format.upper()], algorithm=Algorithm.parse(options.algorithm),
-        allow_missing_verity=options.allow_missing_verity, dump=_path(options.write_dumpfile),
-        arguments=tuple(options.arguments), architecture=platform.machine())
+        allow_missing_verity=options.allow_missing_verity, whole_seconds=options.whole_seconds,
+        dump=_path(options.write_dumpfile), arguments=tuple(options.arguments), architecture=platform.machine())
     if options.addon is None:
         result = uki.ukify(Path(options.rootfs), request, _note)
     elif options.kernel_dir is not None or options.write_dumpfile is not None:

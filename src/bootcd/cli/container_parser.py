@@ -48,6 +48,8 @@ def add_verbs(container: Any, verb: Verb, size: Callable[[str], int],
     ukify.add_argument("--addon", metavar="NAME", help="make an addon with the --karg for the UKI of the image")
     formats(ukify)
     ukify.add_argument("--allow-missing-verity", action="store_true", help="let it boot without fs-verity as well")
+    ukify.add_argument("--whole-seconds", action="store_true", help="without fractions of seconds in times, as buildah "
+                       "and others store them")
     ukify.add_argument("--write-dumpfile", metavar="FILE", help="also write the tree that the digest is of, as a dump")
     ukify.add_argument("--json", action="store_true", help="print the result as JSON")
     ukify.add_argument("arguments", metavar="ARG", nargs="*", help="after '--': arguments of ukify, such as those for "

@@ -223,6 +223,8 @@ def build_parser() -> argparse.ArgumentParser:
     digest.add_argument("source", metavar="SOURCE", nargs="?", help=_TREE_HELP)
     digest.add_argument("--explain", nargs=2, metavar=("A", "B"), help="tell what differs first between two of them, "
                         "which may be composefs dumps as well; exit status 6 when they differ")
+    digest.add_argument("--whole-seconds", action="store_true", help="of a directory: without fractions of seconds in "
+                        "times, as buildah and others store them")
     digest.add_argument("--write-dumpfile", metavar="FILE", help="also write the tree that the digest is of, as a dump")
     _format(digest)
     digest.add_argument("--xattrs", choices=("allowlist-only", "keep-user-xattrs"), default="allowlist-only",

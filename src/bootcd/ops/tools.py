@@ -38,9 +38,15 @@ def digests(
 
 
 def canonical_tree(directory: Path, algorithm: Algorithm, xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY, *,
-                   boot: bool = True) -> Directory:
-    """The tree of a root directory without what differs between the tools that build and unpack images."""
+                   boot: bool = True, whole_seconds: bool = False) -> Directory:
+    """The tree of a root directory without what differs between the tools that build and unpack images.
+
+    With `whole_seconds`, times are without their fractions, as in the layer that a tool makes of that directory.
+    """
     rootfs = Rootfs(directory, algorithm)
+    if whole_seconds:
+        for _, inode in rootfs.tree.walk():
+            inode.mtime_nsec = 0
     transform_for_oci(rootfs.tree, xattrs)
     if boot:
         transform_for_boot(rootfs.tree, rootfs.read)

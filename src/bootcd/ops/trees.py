@@ -43,9 +43,10 @@ _EROFS_OFFSET = 1024
 _STEP = 1 << 20
 
 
-def canonical(text: str, algorithm: Algorithm, xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY, *, boot: bool = True
-              ) -> Directory:
-    """The tree of what `text` names, measured by `algorithm`. A dump and an EROFS image are taken as they are.
+def canonical(text: str, algorithm: Algorithm, xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY, *, boot: bool = True,
+              whole_seconds: bool = False) -> Directory:
+    """The tree of what `text` names, measured by `algorithm`. A dump and an EROFS image are taken as they are. With
+    `whole_seconds`, times in a directory are without their fractions.
 
     Raises UsageError for another transport, NotBootable, PolicyError, LayerConflict, what reading an image layout
     raises, and BootcdError for what cannot be read.
@@ -57,7 +58,7 @@ def canonical(text: str, algorithm: Algorithm, xattrs: XattrMode = XattrMode.ALL
     if text.startswith(("docker://", "registry:", "containers-storage:", "docker-archive:", "dir:")):
         raise UsageError(f"{text} cannot be read here", advice="Copy it to an oci: directory, for example with skopeo.")
     if os.path.isdir(text):
-        return canonical_tree(Path(text), algorithm, xattrs, boot=boot)
+        return canonical_tree(Path(text), algorithm, xattrs, boot=boot, whole_seconds=whole_seconds)
     with files.translate(f"cannot read {text}"), open(files.open_regular(text, follow=True), "rb") as stream:
         head = stream.read(_EROFS_OFFSET + len(_EROFS_MAGIC))
         stream.seek(0)

@@ -109,7 +109,8 @@ def _copy(rootfs: Rootfs, file: RegularFile, target: Path) -> None:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UkiRequest:
     """A UKI to make. `kernel` is a directory that `split_kernel` has made, None for the image itself; `output` a file,
-    None for its place in the image; `dump` a file for the tree that the digest is of; `arguments` are ukify's."""
+    None for its place in the image; `dump` a file for the tree that the digest is of; `arguments` are ukify's.
+    `whole_seconds` is for a tree that goes through a tool which cuts off fractions of seconds."""
 
     kernel: Path | None = None
     output: Path | None = None
@@ -117,6 +118,7 @@ class UkiRequest:
     version: Version = Version.V1
     algorithm: Algorithm = Algorithm.SHA512
     allow_missing_verity: bool = False
+    whole_seconds: bool = False
     dump: Path | None = None
     arguments: tuple[str, ...] = ()
     architecture: str = ""
@@ -138,10 +140,10 @@ def ukify(root: Path, request: UkiRequest, note: Callable[[str], None]) -> UkiRe
     arguments = [*kargs.image_kargs(rootfs.tree, rootfs.read, request.architecture), *request.kargs]
     kargs.check_machine_kargs(request.kargs)
     fractions = sum(1 for path, node in rootfs.tree.walk() if node.mtime_nsec and not path.startswith(b"/boot/"))
-    if fractions:
+    if fractions and not request.whole_seconds:
         note(f"names in {root} with fractions of seconds in their times: {fractions}; tools that build containers cut "
-             "those off. Make the UKI of a tree that is an image already, or machines will compute another digest.")
-    tree = canonical_tree(root, request.algorithm)
+             "those off. Say --whole-seconds if the tree goes through one, or machines will compute another digest.")
+    tree = canonical_tree(root, request.algorithm, whole_seconds=request.whole_seconds)
     digest = measure(write_image(tree, request.version, request.algorithm), request.algorithm)
     karg = kargs.karg_for(digest, request.version, request.algorithm, secure=not request.allow_missing_verity)
     cmdline = " ".join([*arguments, karg])
