@@ -9,6 +9,8 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -312,6 +314,45 @@ def test_a_sealed_image_is_not_mended(root: Path) -> None:
     with pytest.raises(Refused, match="has a UKI"):
         lint(Subject(Rootfs(root)), fix=True)
     assert (root / "tmp/left").exists()
+
+
+# --- in a container ---------------------------------------------------------------------------------------------------
+
+INSIDE = """
+import os, sys
+from pathlib import Path
+from bootcd.ops.lint import lint
+from bootcd.ops.lints.subject import Subject
+from bootcd.ops.rootfs import Rootfs
+os.chroot(sys.argv[1])
+os.chdir("/")
+for one in lint(Subject(Rootfs(Path("/")), architecture="x86_64"), fix=True).findings:
+    print(one.lint, one.path, one.fixed)
+"""
+MOUNTS = """
+mount -t proc proc "$1/proc"
+mount -t tmpfs tmpfs "$1/run/secrets"
+touch "$1/run/secrets/key"
+mount --bind "$1/usr/lib" "$1/tmp/context"
+mount --bind /etc/passwd "$1/etc/resolv.conf"
+shift
+exec "$@"
+"""
+
+
+def test_what_is_mounted_in_a_container_is_no_part_of_it(root: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs root")
+    for name in ("run/secrets", "tmp/context"):
+        (root / name).mkdir()
+    write(root, "etc/resolv.conf")
+    write(root, "tmp/left")
+    done = subprocess.run(
+        ["unshare", "--mount", "--propagation=private", "sh", "-ec", MOUNTS, "sh", root, sys.executable, "-c", INSIDE,
+         root], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("nonempty-run-tmp /tmp/left True\n", "")
+    assert not (root / "tmp/left").exists()
+    assert (root / "tmp/context").is_dir()
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

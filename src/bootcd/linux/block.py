@@ -230,6 +230,11 @@ def _partition_directories(disk: Disk) -> list[str]:
         return sorted(name for name in os.listdir(disk.sysfs) if os.path.exists(f"{disk.sysfs}/{name}/partition"))
 
 
+def mount_points() -> frozenset[str]:
+    """Where something is mounted, as this process sees it."""
+    return frozenset(point for _, _, point in _mounts())
+
+
 def _mounts() -> Iterator[tuple[tuple[int, int], str, str]]:
     """Device number, source and mount point of each mount. btrfs has numbers of its own, hence the source."""
     for line in _read("/proc/self/mountinfo").splitlines():

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from ..errors import BootcdError
 from ..formats.fsverity import Algorithm
-from ..formats.tree import Inode, RegularFile
+from ..formats.tree import Directory, Inode, RegularFile
 from ..linux import files
+from ..linux.block import mount_points
 from ..store.scan import scan_directory
 
 MAX_READ = 64 << 20
@@ -22,7 +23,7 @@ MAX_READ = 64 << 20
 
 
 class Rootfs:
-    """A directory. That of the running system is looked at without what is mounted below it."""
+    """A directory. That of the running system is looked at without what is mounted below it, at the paths `mounted`."""
 
     def __init__(self, path: Path, algorithm: Algorithm | None = None) -> None:
         """Scan it, and measure all contents by `algorithm`. Raises BootcdError for what cannot be read, or changes
@@ -31,6 +32,19 @@ class Rootfs:
         self.running = os.path.realpath(path) == "/"
         self.tree = scan_directory(path, None if algorithm else _unread, algorithm or Algorithm.SHA512,
                                    mounts=not self.running)
+        self.mounted = frozenset(os.fsencode(point) for point in mount_points()) if self.running else frozenset()
+        for point in self.mounted - {b"/"}:
+            self._leave_out(point)
+
+    def _leave_out(self, point: bytes) -> None:
+        """Take what is mounted there out of the tree, which also may be of the same file system, or a file."""
+        where, _, name = point.rpartition(b"/")
+        parent = self.tree.directory(where)
+        found = parent.entries.get(name) if parent is not None else None
+        if isinstance(found, Directory):
+            found.entries.clear()
+        elif found is not None and parent is not None:
+            del parent.entries[name]
 
     def where(self, inode: Inode) -> Path:
         """Where an inode of the tree is; of several names one."""

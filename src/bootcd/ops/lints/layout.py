@@ -121,6 +121,8 @@ def nonempty_run_tmp(subject: Subject) -> Iterator[Found]:
         directory = subject.tree.directory(parent)
         for name, node in directory.sorted_entries() if directory is not None else ():
             path = parent + b"/" + name
+            if any(point == path or point.startswith(path + b"/") for point in subject.root.mounted):
+                continue  # which goes with the container
             if path in _BY_TOOLS and (subject.root.running or _is_empty(node)):
                 continue
             yield Found(path, "is hidden on every machine")
