@@ -278,6 +278,7 @@ def test_what_can_be_mended_is(root: Path) -> None:
     write(root, "var/log/apt/history.log", "x")
     write(root, "usr/lib/tmpfiles.d/systemd.conf", "d /var/lib/systemd\n")
     before = look(root)
+    (root / "run/secrets").mkdir()  # buildah's
     report = lint(Subject(Rootfs(root)), fix=True)
     assert all(one.fixed for one in report.findings)
     assert {(one.lint, one.path) for one in report.findings} == {

@@ -11,8 +11,8 @@ from .subject import Found, Subject
 
 API = (b"dev", b"proc", b"run", b"sys", b"tmp", b"var")
 """Directories on which every machine mounts something."""
-_BY_TOOLS = {b"/run/.containerenv", b"/run/secrets", b"/run/lock", b"/run/systemd", b"/run/mount"}
-"""What containers tools and package managers leave while an image is built. /run of an image is emptied anyway."""
+_BY_TOOLS = {b"/run/.containerenv", b"/run/secrets"}
+"""What containers tools put there while an image is built, and take away again; or leave empty."""
 _PREPARE_ROOT = b"/usr/lib/ostree/prepare-root.conf"
 _ENABLED = {"yes", "true", "1", "maybe", "signed", "verity"}
 
@@ -84,10 +84,8 @@ def _is_text(name: bytes) -> bool:
 def device_nodes(subject: Subject) -> Iterator[Found]:
     for path, node in subject.tree.walk():
         kind = _special(node)
-        if kind and not path.startswith((b"/dev/", b"/run/", b"/proc/", b"/sys/")):
+        if kind and not path.startswith((b"/dev/", b"/run/", b"/proc/", b"/sys/")):  # where it is hidden
             yield Found(path, f"is a {kind}")
-        elif kind and path.startswith(b"/dev/") and not subject.root.running:
-            yield Found(path, f"is a {kind}, which devtmpfs hides")
 
 
 def _special(node: Inode) -> str:
