@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -168,6 +170,18 @@ def test_fractions_of_seconds_are_told(root: Path, program: None) -> None:
     os.utime(root / "etc/passwd", (0, 0))
     assert findings(root) == {"uki-unsigned"}
     assert said[0].startswith(f"names in {root} with fractions of seconds in their times: 1; ")
+
+
+def test_a_tree_that_cannot_be_written(root: Path, tmp_path: Path, program: None) -> None:
+    """As a stage of a Containerfile is mounted in another."""
+    if os.geteuid():
+        pytest.skip("needs root")
+    mounted = 'mount --bind -o ro "$1" "$1"; shift; exec "$@"'
+    subprocess.run(
+        ["unshare", "--mount", "--propagation=private", "sh", "-ec", mounted, "sh", root, sys.executable, "-m",
+         "bootcd.cli", "container", "ukify", "--rootfs", root, "--output", tmp_path / "out.efi"], check=True,
+        capture_output=True)
+    assert attach(root, tmp_path / "out.efi", allow_unsigned=True).path == str(root / UKI)
 
 
 def test_an_addon(root: Path, program: None, keys: Keys) -> None:

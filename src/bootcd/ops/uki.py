@@ -324,7 +324,7 @@ def _same_time(root: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if before is not None:
+        if before is not None and boot.stat().st_mtime_ns != before.st_mtime_ns:
             with files.translate(f"cannot set the time of {boot}"):
                 os.utime(boot, ns=(before.st_atime_ns, before.st_mtime_ns))
 
