@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,29 +19,7 @@ from kit.pulling import FAST, IMAGE, LAYERS, fetch, pull, serve_image
 from kit.push import push
 from kit.registry_server import RegistryServer, available
 from kit.scripted_server import ScriptedServer
-
-
-@dataclass(frozen=True)
-class Authority:
-    """An authority in a directory: `ca.pem`, and for each name that it was asked for NAME.pem and NAME.key."""
-
-    directory: Path
-
-    @property
-    def certificate(self) -> Path:
-        return self.directory / "ca.pem"
-
-    def pair(self, name: str) -> tuple[Path, Path]:
-        return self.directory / f"{name}.pem", self.directory / f"{name}.key"
-
-    def issue(self, name: str) -> None:
-        certificate, key = self.pair(name)
-        _openssl("req", "-x509", *_KEY, "-CA", self.certificate, "-CAkey", self.directory / "ca.key", "-keyout", key,
-                 "-out", certificate, "-days", "2", "-subj", f"/CN={name}",
-                 "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE")
-
-
-_KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+from kit.tls import Authority
 
 
 def _openssl(*words: str | Path) -> None:
@@ -50,12 +28,7 @@ def _openssl(*words: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    here = Authority(tmp_path_factory.mktemp("tls"))
-    _openssl("req", "-x509", *_KEY, "-keyout", here.directory / "ca.key", "-out", here.certificate, "-days", "2",
-             "-subj", "/CN=authority")
-    here.issue("server")
-    here.issue("machine")
-    return here
+    return Authority.create(tmp_path_factory.mktemp("tls"), "server", "machine")
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ def admit(machine: Machine, source: Source) -> Admitted:
     fetched = source.manifest(Platform.current())
     judgement = judge(machine, source, fetched)
     if not judgement.accepted:
-        raise _refusal(_named(source), fetched, judgement)
+        raise refusal(f"{_named(source)} ({fetched.digest})", judgement)
     admitted = Admitted(fetched, Verification.of(judgement))
     verified = admitted.verification
     log.debug("%s (%s) is let in as %s%s%s", source.reference, fetched.digest, verified.kind,
@@ -82,8 +82,9 @@ def _named(source: Source) -> str:
     return f"{source.reference} from {source.place}" if isinstance(source, Carried) else str(source.reference)
 
 
-def _refusal(reference: str, fetched: FetchedManifest, judgement: Judgement) -> Untrusted:
-    where = f"{reference} ({fetched.digest}): refused by {judgement.file}, {judgement.scope}"
+def refusal(what: str, judgement: Judgement) -> Untrusted:
+    """What keeps `what` out, which a judgement does not accept."""
+    where = f"{what}: refused by {judgement.file}, {judgement.scope}"
     failed = [outcome for outcome in judgement.outcomes if not outcome.holds]
     if any(outcome.requirement == "reject" for outcome in failed):
         return PolicyRejected(f"{where}: it rejects every image there")

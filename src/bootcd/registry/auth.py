@@ -42,16 +42,28 @@ _DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who we are for one registry; `origin` names the file for messages."""
+    """Who we are for one registry; `origin` names the file for messages, `entry` what in it is about the registry."""
 
     origin: str
     username: str = field(repr=False)
     password: str = field(repr=False)
     identity_token: str = field(default="", repr=False)
+    entry: str = ""
 
     def basic(self) -> str:
         """The value of an `Authorization` header."""
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class Lookup:
+    """Where credentials were looked for: of each file what came out. `helper` is a program that decides and was not
+    asked; `variable` the one of the environment that names the only file, if one does."""
+
+    found: Credentials | None
+    files: tuple[tuple[Path, str], ...]
+    helper: str = ""
+    variable: str = ""
 
 
 def auth_files(environ: Mapping[str, str] | None = None) -> list[Path]:
@@ -73,43 +85,82 @@ def auth_files(environ: Mapping[str, str] | None = None) -> list[Path]:
 def find_credentials(
     host: str, repository: str, auth_file: Path | None = None, environ: Mapping[str, str] | None = None
 ) -> Credentials | None:
-    """The credentials for a repository, from `auth_file` or else from the usual files.
+    """The credentials for a repository; raises what `look` raises."""
+    return look(host, repository, auth_file, environ).found
 
-    Raises ConfigError when a file is malformed, or one that was asked for by name cannot be read.
+
+def look(
+    host: str, repository: str, auth_file: Path | None = None, environ: Mapping[str, str] | None = None, *,
+    ask: bool = True,
+) -> Lookup:
+    """Look for the credentials for a repository, in `auth_file` or else in the usual files. Without `ask`, no
+    credential helper is started, and the search ends at the first that would be.
+
+    Raises ConfigError when a file is malformed, or one that was asked for by name cannot be read; Unsupported and
+    AuthenticationFailed when a helper does not work.
     """
     environ = os.environ if environ is None else environ
-    named = auth_file is not None or bool(environ.get("REGISTRY_AUTH_FILE"))
+    variable = "REGISTRY_AUTH_FILE" if auth_file is None and environ.get("REGISTRY_AUTH_FILE") else ""
+    looked: list[tuple[Path, str]] = []
     for path in [auth_file] if auth_file is not None else auth_files(environ):
-        data = _read(path, must_exist=named)
-        if data is None:
-            continue
-        document = _document(path, data)
-        if (found := _in_file(path, document, host, repository)) is not None:
-            return found
-    return None
+        try:
+            data = _read(path, must_exist=auth_file is not None or bool(variable))
+            found, outcome = _in_file(path, _document(path, data), host, repository, ask=ask)
+        except _CannotRead as error:
+            found, outcome = None, str(error)
+        except _Undecided as error:
+            helper = str(error)
+            return Lookup(None, (*looked, (path, f"names {helper}")), helper, variable)
+        looked.append((path, outcome))
+        if found is not None:
+            return Lookup(found, tuple(looked), variable=variable)
+    return Lookup(None, tuple(looked), variable=variable)
 
 
-def _in_file(path: Path, document: dict[str, Any], host: str, repository: str) -> Credentials | None:
+class _CannotRead(Exception):
+    """A file is not there, or not for us; another may be."""
+
+
+class _Undecided(Exception):
+    """A credential helper knows, whom nobody shall ask."""
+
+
+def _in_file(
+    path: Path, document: dict[str, Any], host: str, repository: str, *, ask: bool,
+) -> tuple[Credentials | None, str]:
+    """What a file has, and that in words."""
+    nothing = f"has no entry for {host}"
     helpers = _object(path, document, "credHelpers")
     for name in _names(host):
         if name in helpers:
-            return _helped(path, helpers[name], name)
+            found = _helped(path, helpers[name], name, ask=ask)
+            return found, _names_helper(helpers[name], name, found)
     auths = _auths(path, document)
     for key in _keys(host, repository):
         if key in auths and (found := _entry(path, key, auths[key])) is not None:
-            return found
+            return found, f"has the entry '{key}'"
+    if not document.get("credsStore"):
+        return None, nothing
     try:
-        return _helped(path, document["credsStore"], host) if document.get("credsStore") else None
+        found = _helped(path, document["credsStore"], host, ask=ask)
     except Unsupported as error:
         # It is for every host there is, also for those that ask nobody who they are.
         log.warning("%s, which %s names for all hosts", error, path)
-        return None
+        return None, f"{nothing}, and {error}"
+    return found, _names_helper(document["credsStore"], "all hosts", found)
 
 
-def _helped(path: Path, helper: object, host: str) -> Credentials | None:
+def _names_helper(helper: str, hosts: str, found: Credentials | None) -> str:
+    return f"names {credhelper.program(helper)} for {hosts}" + ("" if found is not None else ", which has none")
+
+
+def _helped(path: Path, helper: object, host: str, *, ask: bool) -> Credentials | None:
     """What a helper knows. Raises ConfigError for a name that is none."""
     if not isinstance(helper, str) or not credhelper.is_name(helper):
         raise ConfigError(f"credentials file {path}: the credential helper for {host} has no proper name")
+    if not ask:
+        credhelper.require(helper)
+        raise _Undecided(credhelper.program(helper))
     # Docker Hub is known to Docker's helpers by an address.
     found = credhelper.get(helper, "https://index.docker.io/v1/" if host in _DOCKER_HUB else host)
     if found is None:
@@ -119,14 +170,15 @@ def _helped(path: Path, helper: object, host: str) -> Credentials | None:
     return Credentials(origin, "", "", secret) if username == "<token>" else Credentials(origin, username, secret)
 
 
-def _read(path: Path, *, must_exist: bool) -> bytes | None:
+def _read(path: Path, *, must_exist: bool) -> bytes:
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE + 1)
     except OSError as error:
         if must_exist:
             raise ConfigError(f"credentials file {path}: {error.strerror}") from None
-        return None
+        raise _CannotRead("is not there" if isinstance(error, FileNotFoundError | NotADirectoryError)
+                          else f"cannot be read: {error.strerror}") from None
     if len(data) > _MAX_FILE:
         raise ConfigError(f"credentials file {path}: larger than {_MAX_FILE} bytes")
     return data
@@ -193,7 +245,7 @@ def _entry(path: Path, key: str, value: Any) -> Credentials | None:
         password = password.rstrip("\0")
     if not username and not token:
         return None  # an empty entry says that a credential helper knows more
-    return Credentials(str(path), username, password, token)
+    return Credentials(str(path), username, password, token, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,8 +284,8 @@ class Authenticator:
         self._host = host
         self._repository = repository
         self._auth_file = auth_file
-        self._credentials: Credentials | BootcdError | None = None
-        self._looked_in: list[Path] | None = None
+        self._lookup: Lookup | BootcdError | None = None
+        self._looked_in: list[Path] = []
         self._lock = threading.Lock()
         self._header: str | None = None
         self._expires = float("inf")
@@ -242,7 +294,7 @@ class Authenticator:
     def prepare(self) -> None:
         """Look for credentials now; an error counts only when the registry asks for any."""
         with self._lock, contextlib.suppress(BootcdError):
-            self._known()
+            self._look()
 
     def header(self) -> str | None:
         """The `Authorization` to send, None while the registry has not asked for any."""
@@ -277,19 +329,27 @@ class Authenticator:
         credentials = self._known()
         if credentials is not None:
             return AuthenticationFailed(f"{text} with the credentials from {credentials.origin}")
-        looked = ", ".join(str(path) for path in self._looked_in or ())
+        looked = ", ".join(str(path) for path in self._looked_in)
         return AuthenticationFailed(f"{text}, and there are no credentials for {self._host} in {looked}")
 
-    def _known(self) -> Credentials | None:
-        if self._looked_in is None:
+    def _look(self) -> Lookup:
+        """What was found when it was looked for first."""
+        if self._lookup is None:
             self._looked_in = [self._auth_file] if self._auth_file is not None else auth_files()
             try:
-                self._credentials = find_credentials(self._host, self._repository, self._auth_file)
+                self._lookup = look(self._host, self._repository, self._auth_file)
             except BootcdError as error:
-                self._credentials = error
-        if isinstance(self._credentials, BootcdError):
-            raise self._credentials
-        return self._credentials
+                self._lookup = error
+        if isinstance(self._lookup, BootcdError):
+            raise self._lookup
+        return self._lookup
+
+    def _known(self) -> Credentials | None:
+        """Who we are, for a registry that has asked."""
+        lookup = self._look()
+        if self._http.observer is not None:
+            self._http.observer.looked(f"{self._host}/{self._repository}", lookup)
+        return lookup.found
 
     def _answer(self, challenge: Challenge) -> None:
         credentials = self._known()

@@ -26,10 +26,10 @@ class Certificates:
     authorities: tuple[Path, ...] = ()
     ours: tuple[tuple[Path, Path], ...] = ()
 
-    def context(self, *, verify: bool, ours: bool) -> ssl.SSLContext:
-        """What a connection is made with: the system's authorities and these and, when `ours`, our certificates.
-        Raises ConfigError for a file that cannot be used."""
-        made = ssl.create_default_context()
+    def context(self, *, verify: bool, ours: bool, ca_file: Path | None = None) -> ssl.SSLContext:
+        """What a connection is made with: the system's authorities, or in their place those of `ca_file`, and these
+        and, when `ours`, our certificates. Raises ConfigError for a file that cannot be used."""
+        made = ssl.create_default_context(cafile=ca_file)
         if not verify:
             made.check_hostname = False
             made.verify_mode = ssl.CERT_NONE
@@ -45,6 +45,22 @@ class Certificates:
                 raise ConfigError(f"{certificate} and {key.name} are no certificate and its key: "
                                   f"{getattr(error, 'reason', None) or error.strerror or error}") from None
         return made
+
+
+_ADVICE = {
+    9: "The clock of this machine, or the certificate, is wrong; 'timedatectl' shows the one.",
+    10: "Whoever runs the registry must renew it, unless the clock of this machine is wrong; 'timedatectl' shows that.",
+    62: "The registry must have a certificate for the name by which it is asked, or be asked by another name.",
+    64: "The registry must have a certificate for the address by which it is asked, or be asked by a name.",
+}
+"""By OpenSSL's number of what is wrong with a certificate (X509_V_ERR_ in x509_vfy.h)."""
+
+
+def advice(code: int, host: str) -> str:
+    """What to do about a certificate that is not trusted."""
+    return _ADVICE.get(code) or (
+        f"If you trust who issued it, put that authority's certificate into /etc/bootcd/certs.d/{host}/ca.crt; "
+        "bootcd-registries(5).")
 
 
 def find(host: str, directories: Iterable[Path]) -> Certificates:

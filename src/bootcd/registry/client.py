@@ -24,6 +24,15 @@ _ACCEPT = ", ".join(DOCUMENT_TYPES)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)")
 
 
+def served_by(reference: ImageReference) -> tuple[str, str]:
+    """The host that serves an image, and the name of the repository there."""
+    host, repository = reference.host, reference.repository
+    if host in ("docker.io", "index.docker.io"):
+        # The name that people write is not the host that serves; its own images have one more component.
+        return "registry-1.docker.io", repository if "/" in repository else f"library/{repository}"
+    return host, repository
+
+
 class RegistrySource:
     """One image at a registry."""
 
@@ -31,12 +40,7 @@ class RegistrySource:
         """Connects to nothing yet. Raises ConfigError when `options` name a file that cannot be used."""
         self.reference = reference
         self.options = options
-        self._host, self._repository = reference.host, reference.repository
-        if self._host in ("docker.io", "index.docker.io"):
-            # The name that people write is not the host that serves; its own images have one more component.
-            self._host = "registry-1.docker.io"
-            if "/" not in self._repository:
-                self._repository = "library/" + self._repository
+        self._host, self._repository = served_by(reference)
         self._http = Http(self._host, options)
         self._auth = Authenticator(self._http, reference.host, self._repository, options.auth_file)
         self._lock = threading.Lock()

@@ -12,8 +12,8 @@ from __future__ import annotations
 import json
 import re
 
-from ..errors import AuthenticationFailed
-from ..linux.run import run
+from ..errors import AuthenticationFailed, Unsupported
+from ..linux.run import find, run
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _NOT_FOUND = b"credentials not found"
@@ -30,11 +30,19 @@ def program(name: str) -> str:
     return f"docker-credential-{name}"
 
 
+def require(name: str) -> None:
+    """Raises Unsupported when the program does not exist."""
+    if find(program(name)) is None:
+        raise Unsupported(f"the credential helper {program(name)} is not installed",
+                          advice=f"Install {program(name)}, or take its name out of the credentials file.")
+
+
 def get(name: str, host: str) -> tuple[str, str] | None:
     """User name and secret for a host, None when the helper knows none; the name `<token>` marks an identity token.
 
     Raises Unsupported when the program does not exist, AuthenticationFailed when it fails or answers nonsense.
     """
+    require(name)
     done = run([program(name), "get"], input=host.encode(), check=False)
     if done.returncode:
         if _NOT_FOUND in done.stdout.lower() or _NOT_FOUND in done.stderr.lower():

@@ -25,22 +25,28 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 import requests.adapters
-import requests.utils
 import urllib3
 
 from .. import __version__
-from ..errors import AuthenticationFailed, BlobMismatch, ConfigError, SourceUnreachable
-from .certificates import find
+from ..errors import AuthenticationFailed, BlobMismatch, BootcdError, ConfigError, SourceUnreachable
+from . import proxies
+from .certificates import advice, find
+from .observe import Exchange
 from .retry import Pace
 from .sources import SourceOptions, TransientFailure
+
+if TYPE_CHECKING:
+    from .peer import Peer
 
 # It logs whole addresses, and with them the signatures in redirects, and what servers write into their headers.
 logging.getLogger("urllib3").setLevel(logging.CRITICAL)
@@ -75,6 +81,11 @@ def host_of(url: str) -> str:
         return ""
     host = parts.hostname or ""
     return f"{host}{port}" if host.isprintable() and len(host) <= 253 else ""
+
+
+def proxy_for(url: str, options: SourceOptions) -> proxies.Proxy:
+    """The proxy by which `url` is asked."""
+    return proxies.choose(url, options, loopback=is_loopback(urlsplit(url).hostname or ""))
 
 
 class NotTls(Exception):
@@ -183,8 +194,9 @@ class Http:
         """`registry` is host or host:port. Raises ConfigError when `ca_file`, or what certs.d has for it, cannot be
         used."""
         self._options = options
+        self._registry = registry
         self._local = is_loopback(urlsplit("//" + registry).hostname or "")
-        self._verify = False if options.insecure else _trusted(options.ca_file)
+        self._verify = False if options.insecure else trusted(options.ca_file)
         if options.insecure:
             urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self._session = _Session()
@@ -192,12 +204,13 @@ class Http:
         self._session.headers.clear()
         self._session.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
         certificates = find(registry, options.certs)
+        self.observer = options.observer
         verify = not options.insecure
         self._session.mount("http://", _Adapter())
-        self._session.mount("https://", _Adapter(
-            certificates.context(verify=verify, ours=False) if certificates.authorities else None))
+        context = partial(certificates.context, verify=verify, ca_file=options.ca_file)
+        self._session.mount("https://", _Adapter(context(ours=False) if certificates.authorities else None))
         if certificates.ours:
-            self._session.mount(f"https://{registry}/", _Adapter(certificates.context(verify=verify, ours=True)))
+            self._session.mount(f"https://{registry}/", _Adapter(context(ours=True)))
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def permits_plain(self, url: str) -> bool:
@@ -299,8 +312,46 @@ class Http:
         query: Mapping[str, str] | None,
         form: Mapping[str, str] | None,
     ) -> requests.Response:
+        if self.observer is None:
+            return self._request(what, url, headers, query, form)
         parts = self._checked(what, url)
-        loopback = is_loopback(parts.hostname or "")
+        seen = Exchange("GET" if form is None else "POST", parts.scheme, host_of(url),
+                        parts.path if parts.path.startswith("/v2/") else "", proxy_for(url, self._options),
+                        headers.get("Authorization", "").partition(" ")[0],
+                        trusted=parts.scheme == "https" and not self._options.insecure)
+        try:
+            response = self._request(what, url, headers, query, form)
+        except BootcdError as error:
+            self.observer.exchanged(replace(seen, problem=str(error), peer=self._presented(url), trusted=False))
+            raise
+        except (NotTls, TransientFailure) as error:
+            self.observer.exchanged(replace(seen, problem=str(error), trusted=False))
+            raise
+        self.observer.exchanged(replace(seen, status=response.status_code, peer=_peer(response)))
+        return response
+
+    def _presented(self, url: str) -> Peer | None:
+        """The certificate of a server that we do not trust. It gets nothing but a question for its root."""
+        if urlsplit(url).scheme != "https":
+            return None
+        http = Http(self._registry, replace(self._options, insecure=True, certs=(), observer=None))
+        try:
+            with http._request("", urljoin(url, "/"), {}, None, None) as response:
+                return _peer(response)
+        except (BootcdError, NotTls, TransientFailure):
+            return None
+        finally:
+            http.close()
+
+    def _request(
+        self,
+        what: str,
+        url: str,
+        headers: Mapping[str, str],
+        query: Mapping[str, str] | None,
+        form: Mapping[str, str] | None,
+    ) -> requests.Response:
+        parts = self._checked(what, url)
         options = self._options
         try:
             return self._session.request(
@@ -313,13 +364,14 @@ class Http:
                 allow_redirects=False,
                 stream=True,
                 verify=self._verify,
-                proxies={} if loopback else self._proxies(url),
+                proxies=proxy_for(url, options).settings(),
             )
         except requests.exceptions.SSLError as error:
             reason = _cause(error, ssl.SSLError)
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise SourceUnreachable(
-                    f"{what}: the certificate of {host_of(url)} is not trusted: {reason.verify_message}"
+                    f"{what}: the certificate of {host_of(url)} is not trusted: {reason.verify_message}",
+                    advice=advice(reason.verify_code, host_of(url)),
                 ) from None
             if isinstance(reason, ssl.SSLError) and (reason.reason or "").endswith(_WANTS_CERTIFICATE):
                 raise AuthenticationFailed(
@@ -335,14 +387,7 @@ class Http:
             silent = isinstance(error, requests.exceptions.ConnectTimeout)
             if parts.scheme == "https" and (silent or _cause(error, ConnectionError) is not None):
                 raise NotTls(_reason(error)) from None
-            raise TransientFailure(SourceUnreachable(f"{what}: {_reason(error)}")) from None
-
-    def _proxies(self, url: str) -> dict[str, str]:
-        options = self._options
-        if not options.proxy:
-            return dict(requests.utils.get_environ_proxies(url))
-        without = requests.utils.should_bypass_proxies(url, no_proxy=",".join(options.no_proxy) or None)
-        return {} if without else {"http": options.proxy, "https": options.proxy}
+            raise TransientFailure(SourceUnreachable(f"{what}: {_reason(error)}", advice=_advice(error))) from None
 
     def _checked(self, what: str, url: str) -> Any:
         try:
@@ -368,7 +413,15 @@ def _some(raw: Any, size: int) -> bytes:
     return bytes(raw._fp.read1(size))
 
 
-def _trusted(ca_file: Path | None) -> bool | str:
+def _peer(response: requests.Response) -> Peer | None:
+    from .peer import of_response  # only for those who want an explanation
+
+    return of_response(response)
+
+
+def trusted(ca_file: Path | None) -> bool | str:
+    """The file or directory with the authorities to trust; True for those that requests brings. Raises ConfigError
+    when `ca_file` cannot be used."""
     if ca_file is not None:
         if not os.access(ca_file, os.R_OK):
             raise ConfigError(f"certificate file {ca_file} cannot be read")
@@ -421,6 +474,14 @@ def _reason(error: BaseException) -> str:
     if isinstance(system, OSError) and system.strerror:
         return system.strerror
     return "the connection broke off"
+
+
+def _advice(error: BaseException) -> str | None:
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "'bootcctl doctor' tells which proxy is used, and why."
+    if _cause(error, socket.gaierror):
+        return "Check the name of the host, and that this machine can ask a name server: 'getent hosts NAME'."
+    return None
 
 
 def _retry_after(text: str | None) -> float | None:

@@ -62,6 +62,8 @@ class Mirrored:
                 found = ask(place)
             except _NEXT as error:
                 log.info("%s; asking the next place", error)
+                if self.options.observer is not None:
+                    self.options.observer.passed_over(place.reference, error)
                 failed.append(error)
                 continue
             with self._lock:

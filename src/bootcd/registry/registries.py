@@ -65,11 +65,20 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """All that decides where an image is asked for. `passed_over` are mirrors that are not for such a reference."""
+
+    endpoints: tuple[Endpoint, ...]
+    passed_over: tuple[Location, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Registries:
-    """What the files say; `files` are those that were read."""
+    """What the files say; `files` are those that were read. `aliases` are names for references, which are not used."""
 
     tables: Mapping[str, Registry] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
     def about(self, reference: ImageReference) -> Registry | None:
         """The table that is about a reference: the one whose prefix covers most of it."""
@@ -80,18 +89,32 @@ class Registries:
     def endpoints(self, reference: ImageReference) -> tuple[Endpoint, ...]:
         """Where to ask for an image, in this order. Raises RegistryBlocked, and ConfigError when a location makes no
         reference."""
+        return self.route(reference).endpoints
+
+    def route(self, reference: ImageReference) -> Route:
+        """The same with what does not count. Raises what `endpoints` raises."""
         table = self.about(reference)
         if table is None:
-            return (Endpoint(reference, insecure=False, is_mirror=False),)
+            return Route((Endpoint(reference, insecure=False, is_mirror=False),))
         if table.blocked:
             raise RegistryBlocked(f"{reference}: '{table.prefix}' is blocked in {table.origin}")
         wanted = "digest-only" if reference.digest is not None else "tag-only"
         mirrors = [Endpoint(_moved(table, reference, mirror.name), mirror.insecure, is_mirror=True)
                    for mirror in table.mirrors if mirror.pulls in ("all", wanted)]
-        return (*mirrors, Endpoint(_moved(table, reference, table.location), table.insecure, is_mirror=False))
+        return Route((*mirrors, Endpoint(_moved(table, reference, table.location), table.insecure, is_mirror=False)),
+                     tuple(mirror for mirror in table.mirrors if mirror.pulls not in ("all", wanted)))
 
 
-def files(named: str = "", environ: Mapping[str, str] | None = None) -> list[Path]:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which files are to be read, and why. `variable` is the one of the environment that decided, if one did."""
+
+    files: tuple[Path, ...]
+    why: str
+    variable: str = ""
+
+
+def choose(named: str = "", environ: Mapping[str, str] | None = None) -> Choice:
     """The files to read, the later ones overriding the earlier: one file, and the drop-ins beside it.
 
     The file is `named`, or else what CONTAINERS_REGISTRIES_CONF says, or else the first that exists of
@@ -103,12 +126,23 @@ def files(named: str = "", environ: Mapping[str, str] | None = None) -> list[Pat
     if chosen and not Path(chosen).exists():
         raise ConfigError(f"{chosen}: no such file")
     main = Path(chosen) if chosen else next((path for path in usual if path.exists()), usual[-1])
-    return [main, *sorted(main.with_name(f"{main.name}.d").glob("*.conf"))]
+    found = (main, *sorted(main.with_name(f"{main.name}.d").glob("*.conf")))
+    if named:
+        return Choice(found, "registries-file in bootcd.toml")
+    if chosen:
+        return Choice(found, "CONTAINERS_REGISTRIES_CONF of the environment", "CONTAINERS_REGISTRIES_CONF")
+    return Choice(found, f"the first that exists of {' and '.join(map(str, usual))}")
+
+
+def files(named: str = "", environ: Mapping[str, str] | None = None) -> list[Path]:
+    """The files that `choose` chooses."""
+    return list(choose(named, environ).files)
 
 
 def load(paths: Sequence[Path]) -> Registries:
     """Read files; those that are not there are passed over. Raises ConfigError, with file and key."""
     tables: dict[str, Registry] = {}
+    aliases: dict[str, str] = {}
     read: list[Path] = []
     for path in paths:
         try:
@@ -121,8 +155,9 @@ def load(paths: Sequence[Path]) -> Registries:
         if len(data) > _MAX_FILE:
             raise ConfigError(f"{path}: larger than {_MAX_FILE} bytes")
         tables |= parse(data, str(path))
+        aliases |= _aliases(data)
         read.append(path)
-    return Registries(tables, tuple(read))
+    return Registries(tables, tuple(read), aliases)
 
 
 def parse(data: bytes, where: str) -> dict[str, Registry]:
@@ -140,6 +175,14 @@ def parse(data: bytes, where: str) -> dict[str, Registry]:
             raise _wrong(where, f"there are two tables for '{registry.prefix}'")
         found[registry.prefix] = registry
     return found
+
+
+def _aliases(data: bytes) -> dict[str, str]:
+    """Those of a file that was parsed already; nothing rests on them, so what makes no sense is passed over."""
+    found = tomllib.loads(data.decode()).get("aliases")
+    if not isinstance(found, dict):
+        return {}
+    return {name: target for name, target in found.items() if isinstance(target, str) and target}
 
 
 _ADVICE = "Correct the file; containers-registries.conf(5) describes it."

@@ -92,12 +92,14 @@ def resolve(
     """
     try:
         data, current = top, digest
+        indexes: tuple[Index, ...] = ()
         for _ in range(_MAX_DEPTH):
             if not _is_index(data, declared):
                 manifest = Manifest.parse(data)
                 _check_image(manifest)
-                return FetchedManifest(data, current, manifest, digest)
-            chosen = _choose(Index.parse(data), platform)
+                return FetchedManifest(data, current, manifest, digest, indexes)
+            indexes += (Index.parse(data),)
+            chosen = _choose(indexes[-1], platform)
             if chosen.size > MAX_DOCUMENT:
                 raise OciError(f"manifest {chosen.digest} has {chosen.size} bytes, more than {MAX_DOCUMENT}")
             data, declared, current = fetch(chosen), chosen.media_type, chosen.digest

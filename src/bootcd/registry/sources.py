@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ..errors import BootcdError, UsageError
-from ..formats.oci import Descriptor, Manifest
+from ..formats.oci import Descriptor, Index, Manifest
 from ..model import ImageReference, Platform
-from .registries import Registries
+from .observe import Observer
+from .registries import Endpoint, Registries
 
 CERTS = (Path("/etc/bootcd/certs.d"), Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 """Where certificates for single hosts may be."""
@@ -58,8 +59,8 @@ class SourceOptions:
     the pause between two attempts starts at `backoff` and doubles up to `max_backoff`, which bounds what a server may
     ask for with Retry-After as well. `read_timeout` is for the next byte; a transfer fails as well when fewer than
     `stall_bytes` come in `stall_time`. `limit` is shared by all transfers that it slows down. `separate` lets another
-    process, without rights, talk to the network. `max_layer_size` is in bytes when decompressed, for
-    what has to be read to tell what it is.
+    process, without rights, talk to the network. `max_layer_size` is in bytes when decompressed, for what
+    has to be read to tell what it is. `observer` is told how everything goes.
     """
 
     insecure: bool = False
@@ -78,6 +79,7 @@ class SourceOptions:
     limit: Limit | None = None
     separate: bool = False
     max_layer_size: int = 64 << 30
+    observer: Observer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ class FetchedManifest:
     """An image manifest whose digest was verified.
 
     `reference_digest` is the digest of the document that the reference names: the index, when the manifest was chosen
-    from one, else `digest` again. It tells cheaply whether a tag has moved.
+    from one, else `digest` again. It tells cheaply whether a tag has moved. `indexes` are those that led to it.
 
     `manifest` says what to fetch. As a rule it is what `data` says; where a source has the layers in another form, the
     descriptors are those of that form, and the diff IDs in the config tell that the layers are the same.
@@ -95,6 +97,7 @@ class FetchedManifest:
     digest: str
     manifest: Manifest
     reference_digest: str
+    indexes: tuple[Index, ...] = ()
 
 
 class BlobStream(Protocol):
@@ -179,19 +182,26 @@ def open_source(
 
 
 def _registry(ref: ImageReference, options: SourceOptions, registries: Registries | None) -> Source:
-    endpoints = []
-    for endpoint in (registries or Registries()).endpoints(ref):
-        if endpoint.is_mirror:
-            there = replace(options, insecure=endpoint.insecure, attempts=min(options.attempts, _MIRROR_ATTEMPTS))
-        else:
-            there = replace(options, insecure=options.insecure or endpoint.insecure)
-        endpoints.append((endpoint.reference, there))
-    places = _separate(endpoints) if options.separate else _here(endpoints)
+    asked = [(endpoint.reference, there) for endpoint, there in endpoints(ref, options, registries or Registries())]
+    places = _separate(asked) if options.separate else _here(asked)
     if places[0].reference == ref and len(places) == 1:
         return places[0]
     from .mirrored import Mirrored
 
     return Mirrored(ref, options, places)
+
+
+def endpoints(
+    ref: ImageReference, options: SourceOptions, registries: Registries
+) -> Iterator[tuple[Endpoint, SourceOptions]]:
+    """Where to ask for an image at a registry, in this order, and how each place is reached. Raises what
+    `Registries.endpoints` raises."""
+    for endpoint in registries.endpoints(ref):
+        if endpoint.is_mirror:
+            there = replace(options, insecure=endpoint.insecure, attempts=min(options.attempts, _MIRROR_ATTEMPTS))
+        else:
+            there = replace(options, insecure=options.insecure or endpoint.insecure)
+        yield endpoint, there
 
 
 def _here(endpoints: Sequence[tuple[ImageReference, SourceOptions]]) -> list[Source]:

@@ -29,6 +29,7 @@ from ..formats.trustpolicy import (
     Decision,
     Identity,
     Reject,
+    SignedBy,
     SigstoreSigned,
     TrustPolicy,
     parse,
@@ -36,6 +37,7 @@ from ..formats.trustpolicy import (
 from ..model import ImageReference
 from . import lookaside, sigstore, storage
 from .carried import Carried
+from .demands import Demand, demand
 from .gpg import GpgVerifier, SignedMessage
 from .judgement import Finding, Judgement, Outcome, policy_file
 from .sources import CarriesSignatures, FetchedManifest, Source
@@ -69,6 +71,53 @@ def load(policy: str = "", stores: str = "") -> Trust:
     return Trust(str(found), parse(data, str(found)), lookaside.load_stores(directory))
 
 
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """What is known of an image's case before anything is asked: what decides, and where signatures are looked for.
+    `reference`
+    is as policies have it. Images of this machine have no `section`: their signatures are beside them."""
+
+    reference: ImageReference
+    decision: Decision
+    section: lookaside.Section | None
+
+    @property
+    def scope(self) -> str:
+        return self.decision.scope
+
+    @property
+    def rejects(self) -> bool:
+        """Whether no image is taken, whatever is found."""
+        return any(isinstance(requirement, Reject) for requirement in self.decision.requirements)
+
+    def places(self) -> Iterator[str]:
+        """Where signatures are looked for, as far as any are asked for."""
+        kinds = {type(requirement) for requirement in self.decision.requirements}
+        section = self.section
+        if SigstoreSigned in kinds and section is not None and not section.attachments:
+            yield f"no sigstore signatures are looked for: use-sigstore-attachments is false in {section.origin}"
+        elif SigstoreSigned in kinds:
+            yield "sigstore signatures are looked for beside the image, under the tag sha256-DIGEST.sig"
+        if SignedBy in kinds and section is None:
+            yield "OpenPGP signatures are only looked for where the image comes from a registry"
+        elif SignedBy in kinds and section is not None:
+            yield f"OpenPGP signatures are looked for in {section.store} ({section.origin or 'the usual store'})"
+
+    def demands(self) -> Iterator[Demand]:
+        """The requirements in words. Raises TrustPolicyError at one that names a key that cannot be used."""
+        for requirement in self.decision.requirements:
+            if isinstance(requirement, SigstoreSigned | SignedBy):
+                _verifier(requirement)
+            yield demand(requirement)
+
+
+def about(policy: TrustPolicy, stores: lookaside.SignatureStores, reference: ImageReference) -> Prospect:
+    """What decides about an image."""
+    reference = _resolved(reference)
+    section = stores.about(ImageName.of(reference)) if reference.transport == "docker" else None
+    return Prospect(reference, policy.about(reference), section)
+
+
 def judge(trust: Trust, source: Source, fetched: FetchedManifest) -> Judgement:
     """Hold an image against the policy. Nothing is read but what is asked for: manifest, signatures, keys.
 
@@ -77,10 +126,9 @@ def judge(trust: Trust, source: Source, fetched: FetchedManifest) -> Judgement:
     """
     if trust.policy is None:
         return Judgement("", "", ())
-    reference = _resolved(source.reference)
-    decision = trust.policy.about(reference)
-    evidence = _Evidence(trust, source, reference, fetched)
-    return Judgement(trust.file, decision.scope, tuple(_outcomes(decision, evidence)))
+    prospect = about(trust.policy, trust.stores, source.reference)
+    evidence = _Evidence(prospect.section, source, prospect.reference, fetched)
+    return Judgement(trust.file, prospect.scope, tuple(_outcomes(prospect.decision, evidence)))
 
 
 def _resolved(reference: ImageReference) -> ImageReference:
@@ -106,27 +154,36 @@ def _outcomes(decision: Decision, evidence: _Evidence) -> Iterator[Outcome]:
             yield Outcome("insecureAcceptAnything", True)
         elif isinstance(requirement, Reject):
             yield Outcome("reject", False)
-        elif isinstance(requirement, SigstoreSigned):
-            verifier = sigstore.SigstoreVerifier(requirement)
-            found = tuple(_findings(evidence.attachments(), verifier.verify, requirement.identity, evidence))
-            yield Outcome("sigstoreSigned", any(not one.reason for one in found), found)
         else:
-            keyring = GpgVerifier(requirement)
-            found = tuple(_findings(evidence.messages(), keyring.verify, requirement.identity, evidence))
-            yield Outcome("signedBy", any(not one.reason for one in found), found)
+            verifier = _verifier(requirement)
+            if isinstance(verifier, sigstore.SigstoreVerifier):
+                kind = "sigstoreSigned"
+                found = tuple(_findings(evidence.attachments(), verifier.verify, requirement.identity, evidence))
+            else:
+                kind = "signedBy"
+                found = tuple(_findings(evidence.messages(), verifier.verify, requirement.identity, evidence))
+            yield Outcome(kind, any(not one.reason for one in found), found)
+
+
+def _verifier(requirement: SigstoreSigned | SignedBy) -> sigstore.SigstoreVerifier | GpgVerifier:
+    if isinstance(requirement, SigstoreSigned):
+        return sigstore.SigstoreVerifier(requirement)
+    return GpgVerifier(requirement)
 
 
 class _Evidence:
     """The signatures of one image, each kind read once."""
 
-    def __init__(self, trust: Trust, source: Source, reference: ImageReference, fetched: FetchedManifest) -> None:
+    def __init__(
+        self, section: lookaside.Section | None, source: Source, reference: ImageReference, fetched: FetchedManifest,
+    ) -> None:
         self._source = source
         self._is_local = isinstance(source, Carried)
         self.name = _name(reference)
         self.digests = tuple(dict.fromkeys((fetched.reference_digest, fetched.digest)))
         # Signatures of what is at a registry may be elsewhere, those of everything else lie beside it.
         self._elsewhere = ImageName.of(reference) if reference.transport == "docker" else None
-        self._section = trust.stores.about(self._elsewhere) if self._elsewhere is not None else lookaside.Section()
+        self._section = section or lookaside.Section()
         self._attachments: list[sigstore.Attachment] | None = None
         self._messages: list[SignedMessage] | None = None
 
