@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import BootcdError, DeploymentNotFound, FormatError, Interrupted, Unsupported
 from ..linux.run import background
 from ..model import ImageReference, Progress
+from ..ops.diagnosis import Diagnosis
 from ..ops.host import Host
 from ..ops.resultjson import from_json
 from ..ops.results import (
@@ -193,6 +194,9 @@ class BusHost:
         self._job("image remove", "RemoveImage", image, {})
 
     # --- what is never asked of the daemon ---
+
+    def doctor(self, image: str, *, offline: bool = False) -> Diagnosis:
+        return self._direct().doctor(image, offline=offline)
 
     def boot_started(self) -> ChangeResult:
         return self._direct().boot_started()

@@ -47,6 +47,15 @@ def explain(options: Namespace) -> int:
     return 0
 
 
+def doctor(options: Namespace) -> int:
+    from . import doctor_output
+
+    with host(options, direct=True) as machine:
+        result = machine.doctor(options.image, offline=options.offline)
+    output.emit_json(result) if options.json else doctor_output.diagnosis(result)
+    return result.exit_status
+
+
 def upgrade(options: Namespace) -> int:
     if options.check and options.take_from:
         raise UsageError("--check asks the source of the tracked image", advice="Leave one of --check and --from out; "

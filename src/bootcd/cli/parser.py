@@ -53,6 +53,11 @@ def build_parser() -> argparse.ArgumentParser:
                          help="default, kept, collect, space or verity")
     _json(explain)
 
+    doctor = verb("doctor", "commands:doctor", "tell how a pull of an image would go, step by step, and what to do")
+    doctor.add_argument("image", metavar="REFERENCE", help=_IMAGE_HELP)
+    doctor.add_argument("--offline", action="store_true", help="leave out what opens a connection")
+    _json(doctor)
+
     upgrade = verb("upgrade", "commands:upgrade", "take the newest image of the tracked reference")
     how = upgrade.add_mutually_exclusive_group()
     how.add_argument("--check", action="store_true",

@@ -18,6 +18,7 @@ from ..errors import UsageError
 from ..layout import Sysroot
 from ..model import Progress
 from . import last
+from .diagnosis import Diagnosis
 from .machine import Machine
 from .results import (
     ChangeResult,
@@ -100,6 +101,11 @@ class DirectHost:
         from . import explain
 
         return explain.explain(self._machine, topic)
+
+    def doctor(self, image: str, *, offline: bool = False) -> Diagnosis:
+        from . import doctor
+
+        return doctor.diagnose(self._machine, image, offline=offline)
 
     def check(self) -> CheckResult:
         from . import update

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from .diagnosis import Diagnosis
 from .results import (
     ChangeResult,
     CheckResult,
@@ -42,6 +43,10 @@ class Host(Protocol):
     def explain(self, topic: str) -> Explanation:
         """Why: `default` boots next, deployments are `kept`, a `collect`ion would remove things, `space` is taken,
         `verity` holds or not."""
+
+    def doctor(self, image: str, *, offline: bool = False) -> Diagnosis:
+        """How a pull of an image would go, step by step. Answered in the process of the caller, by what it can read;
+        the daemon is not asked."""
 
     def check(self) -> CheckResult:
         """Ask the source of the tracked image what it offers now; nothing is downloaded but its manifest."""

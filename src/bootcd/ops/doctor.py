@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a pull of an image would go, step by step, in the order in which it goes.
+
+Nothing is decided here. What files say is told by the functions that a pull asks for its decisions; what a registry
+says, by a pull that ends after manifest, signatures and config, and that is watched (registry/observe.py). A step that
+fails does not keep others from being told, as far as they do not need it.
+
+This runs in the process of the caller and never in the daemon: it explains files of the machine, and whose right it is
+to read them is half of the explanation; asked by anybody, the daemon would tell what only root may read. It pulls as
+root and with an environment of its own, and where that may make a difference, a note says so.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+from ..errors import BootcdError, UsageError
+from ..model import ImageReference, Platform
+from ..registry import registries
+from ..registry.client import served_by
+from ..registry.judgement import POLICIES, Judgement, Outcome, policy_file
+from ..registry.sources import FetchedManifest, Source, SourceOptions, endpoints, open_source
+from . import admit
+from .diagnosis import Diagnosis, DiagnosisStep
+from .doctor_places import Asked, Place, Telling, Watch, text
+from .machine import Machine
+from .pull import fetch_config, options_for
+
+_ATTEMPTS = 2
+"""Who wants to know what is wrong does not want to wait until it is right."""
+_SHOWN = 20
+"""Images of an index that are listed."""
+
+
+def diagnose(machine: Machine, image: str, *, offline: bool = False) -> Diagnosis:
+    """Tell how a pull of `image` would go; with `offline`, without a connection. Changes nothing, and takes no lock.
+    What goes wrong is in the answer, and no error."""
+    return _Examination(machine, image, offline).diagnosis()
+
+
+class _Examination:
+    def __init__(self, machine: Machine, image: str, offline: bool) -> None:
+        self._machine = machine
+        self._image = image
+        self._offline = offline
+        self._steps: list[DiagnosisStep] = []
+        self._variables: list[str] = []
+        self._watch = Watch()
+        self._error: BootcdError | None = None
+        """What the pull ends with."""
+        self._complete = False
+        """Whether there was nothing that was not looked at."""
+
+    def diagnosis(self) -> Diagnosis:
+        reference = self._name()
+        if reference is not None and reference.transport == "docker":
+            self._at_registry(reference)
+        elif reference is not None:
+            self._at_hand(reference)
+        error = self._error
+        if error is not None:
+            return Diagnosis(self._image, False, f"A pull fails: {error}", error.bus_name(), str(error), error.hint,
+                             error.exit_status, tuple(self._notes()), tuple(self._steps))
+        summary = "A pull works." if self._complete else (
+            "Nothing that can be seen without a connection keeps a pull from working.")
+        return Diagnosis(self._image, True if self._complete else None, summary, "", "", "", 0, tuple(self._notes()),
+                         tuple(self._steps))
+
+    def _notes(self) -> Iterator[str]:
+        if os.geteuid() != 0:
+            yield (f"This is what uid {os.geteuid()} can read. The daemon pulls as root, with what root can read; "
+                   "'sudo bootcctl doctor' tells of that.")
+        if self._variables:
+            yield (f"The daemon does not have your environment, of which {', '.join(dict.fromkeys(self._variables))} "
+                   "counts here; bootcd.toml(5) has keys for the same.")
+
+    @contextmanager
+    def _step(self, name: str) -> Iterator[Telling]:
+        told = Telling("", name)
+        try:
+            yield told
+        except BootcdError as error:
+            told.fail(error)
+            self._fail(error)
+        self._steps.append(told.told())
+
+    def _fail(self, error: BootcdError | None) -> None:
+        self._error = self._error or error
+
+    # --- where the image is ---
+
+    def _name(self) -> ImageReference | None:
+        reference: ImageReference | None = None
+        with self._step("name") as told:
+            try:
+                reference = ImageReference.parse(self._image).absolute()
+            except UsageError as error:
+                raise self._with_alias(error) from None
+            told.facts |= {"transport": reference.transport, "name": reference.name, "tag": reference.tag or "",
+                           "digest": reference.digest or ""}
+            if reference.transport != "docker":
+                which = f"image {reference.tag}" if reference.tag else reference.digest or "the only image"
+                told.says.append(f"{which} in {reference.name} ({reference.transport})")
+            else:
+                told.says.append(f"registry {reference.host}, repository {reference.repository}"
+                                 + (f", tag {reference.tag}" if reference.tag else "")
+                                 + (f", digest {reference.digest}" if reference.digest else ""))
+                host, repository = served_by(reference)
+                if host != reference.host:
+                    told.says.append(f"{host} serves it, as {repository}")
+                if reference.tag and reference.digest:
+                    told.says.append("the digest alone counts, whatever the tag names")
+                elif reference.tag == "latest" and not self._image.endswith(":latest"):
+                    told.says.append("the tag is latest where there is neither a tag nor a digest")
+        return reference
+
+    def _with_alias(self, error: UsageError) -> UsageError:
+        """Names without a host are not completed, but whoever has an alias for one probably means that."""
+        name, colon, tag = self._image.partition(":")
+        with suppress(BootcdError):
+            known = registries.load(registries.files(self._machine.config.registry_registries_file)).aliases
+            if name in known:
+                return UsageError(f"{error}; the alias of registries.conf for it, {known[name]}, is not used",
+                                  advice=f"Write the registry out: {known[name]}{colon}{tag}")
+        return error
+
+    def _at_hand(self, reference: ImageReference) -> None:
+        source: Source | None = None
+        fetched: FetchedManifest | None = None
+        with self._step("source") as told:
+            source = open_source(reference)
+            fetched = source.manifest(Platform.current())
+            told.says.append(f"{reference.name} can be read")
+        self._image_of(reference, source, fetched)
+
+    def _at_registry(self, reference: ImageReference) -> None:
+        options = replace(options_for(reference, self._machine.config), attempts=_ATTEMPTS)
+        found = self._registries(reference, options)
+        if found is None:
+            self._image_of(reference, None, None)
+            return
+        places = [Place(endpoint, there) for endpoint, there in endpoints(reference, options, found)]
+        self._fail(next((place.error for place in places if place.error is not None), None))
+        source: Source | None = None
+        fetched: FetchedManifest | None = None
+        asked: list[Asked] = []
+        missing = self._unseen()
+        if self._error is None and not self._offline:
+            source = open_source(reference, replace(options, observer=self._watch), found)
+            try:
+                fetched = source.manifest(Platform.current())
+                missing = "it is not asked, since one before it delivers"
+            except BootcdError as error:
+                self._fail(error)
+            asked = self._watch.asked(len(places), self._error)
+        for number, place in enumerate(places):
+            self._steps += place.steps(asked[number] if number < len(asked) else missing, self._watch,
+                                       fatal=fetched is None)
+            self._variables += place.variables
+        self._image_of(reference, source, fetched)
+
+    def _registries(self, reference: ImageReference, options: SourceOptions) -> registries.Registries | None:
+        found: list[registries.Registries] = []
+        with self._step("registries.conf") as told:
+            choice = registries.choose(self._machine.config.registry_registries_file)
+            self._variables += [choice.variable] if choice.variable else []
+            read = registries.load(choice.files)
+            told.facts["files"] = " ".join(map(str, read.files))
+            there = choice.files[0] in read.files
+            told.says.append(f"{choice.files[0] if there else 'there is none'} ({choice.why})")
+            told.says += [f"and {path}" for path in read.files if path != choice.files[0]]
+            table = read.about(reference)
+            if table is None:
+                told.says.append("nothing in them is about this name" if read.files else
+                                 "the name says where the image is")
+            else:
+                told.facts |= {"prefix": table.prefix, "origin": table.origin}
+                told.says.append(f"[[registry]] '{table.prefix}' in {table.origin} is about this name")
+            route = read.route(reference)
+            told.says += [f"mirror {mirror.name} is {mirror.pulls}, and therefore not asked"
+                          for mirror in route.passed_over]
+            if table is not None:
+                told.says += [f"{'mirror' if endpoint.is_mirror else 'registry'}: {endpoint.reference}"
+                              f"{', insecure' if endpoint.insecure else ''}" for endpoint in route.endpoints]
+            if options.insecure:
+                told.says.append(f"insecure in bootcd.toml has {reference.host}")
+            found.append(read)
+        return found[0] if found else None
+
+    def _unseen(self) -> str:
+        return "left out by --offline" if self._offline else "it cannot be told, since something before it fails"
+
+    # --- what it is ---
+
+    def _image_of(self, reference: ImageReference, source: Source | None, fetched: FetchedManifest | None) -> None:
+        """What can be told of the image, or without one of what would be done with it."""
+        try:
+            if source is None or fetched is None:
+                self._policy(reference, None)
+                return
+            self._manifest(fetched)
+            self._policy(reference, (source, fetched))
+            self._config(source, fetched)
+            self._complete = True
+        finally:
+            if source is not None:
+                source.close()
+
+    def _manifest(self, fetched: FetchedManifest) -> None:
+        with self._step("manifest") as told:
+            told.facts |= {"digest": fetched.digest, "reference-digest": fetched.reference_digest}
+            told.says.append(f"{fetched.digest}")
+            if fetched.indexes:
+                told.says.append(f"chosen for {Platform.current()} from the index {fetched.reference_digest}:")
+            for index in fetched.indexes:
+                told.says += [f"{item.platform or 'no platform named'}, {item.digest}"
+                              f"{' (taken)' if item.digest == fetched.digest else ''}"
+                              for item in index.manifests[:_SHOWN]]
+                if index.manifests[_SHOWN:]:
+                    told.says.append(f"and {len(index.manifests) - _SHOWN} more")
+
+    def _policy(self, reference: ImageReference, image: tuple[Source, FetchedManifest] | None) -> None:
+        with self._step("policy") as told:
+            config = self._machine.config
+            usual = " and ".join(map(str, POLICIES))
+            file = policy_file(config.trust_policy)
+            if file is None:
+                told.says.append(f"there is none ({usual}), so any image is taken, and no signature is asked for")
+                return
+            from ..registry import trust
+
+            why = "policy in bootcd.toml" if config.trust_policy else f"the first that exists of {usual}"
+            told.says.append(f"{file} ({why})")
+            told.facts["file"] = str(file)
+            loaded = trust.load(config.trust_policy, config.trust_registries_d)
+            assert loaded.policy is not None
+            prospect = trust.about(loaded.policy, loaded.stores, reference)
+            told.facts["scope"] = prospect.scope
+            told.says.append(f"{prospect.scope} is about this image")
+            for demand in prospect.demands():
+                told.says.append(f"{demand.kind}: {demand.text}")
+            told.says += prospect.places()
+            if image is not None:
+                self._judged(told, reference, *image)
+            elif prospect.rejects:
+                raise admit.refusal(str(reference), Judgement(loaded.file, prospect.scope, (Outcome("reject", False),)))
+            else:
+                told.says.append(f"whether it accepts the image: {self._unseen()}")
+
+    def _judged(self, told: Telling, reference: ImageReference, source: Source, fetched: FetchedManifest) -> None:
+        try:
+            judgement = admit.judge(self._machine, source, fetched)
+        finally:
+            told.says += map(text, self._watch.fresh())
+        for outcome in judgement.outcomes:
+            told.says += [f"{found.origin}: " + (f"does not count: {found.reason}" if found.reason
+                                                 else f"counts, by {found.signer}") for found in outcome.findings]
+        told.facts |= {"accepted": "yes" if judgement.accepted else "no", "signed-by": ", ".join(judgement.signers)}
+        if not judgement.accepted:
+            raise admit.refusal(f"{reference} ({fetched.digest})", judgement)
+        told.says.append("the image is accepted")
+
+    def _config(self, source: Source, fetched: FetchedManifest) -> None:
+        with self._step("config") as told:
+            # Whether the image is let in was told before; what it is for is told all the same, and nothing is kept.
+            try:
+                _, config = fetch_config(source, admit.Admitted(fetched, admit.Verification()))
+            finally:
+                told.says += map(text, self._watch.fresh())
+            layers = fetched.manifest.check_image(config)
+            size = sum(descriptor.size for descriptor, _ in layers)
+            told.facts |= {"platform": str(config.platform), "layers": str(len(layers)), "size": str(size)}
+            told.says.append(f"for {config.platform}; {len(layers)} layers with {size} bytes to download at most")
