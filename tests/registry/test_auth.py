@@ -21,9 +21,10 @@ from bootcd.errors import (
     BootcdError,
     ConfigError,
     SourceUnreachable,
+    Unsupported,
 )
 from bootcd.model import ImageReference
-from bootcd.registry.auth import auth_files, find_credentials, parse_challenges
+from bootcd.registry.auth import auth_files, find_credentials, look, parse_challenges
 from bootcd.registry.sources import open_source
 from kit.images import to_json
 from kit.pulling import AMD64, FAST, IMAGE, LAYERS, SECRET, auth_file, fetch, pull
@@ -273,3 +274,48 @@ class TestChallenges:
                      " " * 65_000, "a " * 32_000, "a ," * 20_000):
             parse_challenges(text)
         assert time.monotonic() - start < 2
+
+
+class TestLook:
+    """What is told of the search, which is the search itself."""
+
+    def environ(self, tmp_path: Path) -> dict[str, str]:
+        return {"XDG_RUNTIME_DIR": str(tmp_path / "run"), "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+
+    def test_of_each_file_what_came_out(self, tmp_path: Path) -> None:
+        for name in ("run/containers/auth.json", ".config/containers/auth.json", ".docker/config.json"):
+            (tmp_path / name).parent.mkdir(parents=True)
+        auth_file(tmp_path / "run/containers/auth.json", {"ghcr.io": f"me:{SECRET}"})
+        (tmp_path / ".config/containers/auth.json").mkdir()
+        auth_file(tmp_path / ".docker/config.json", {"https://quay.io/v2/": f"robot:{SECRET}"})
+        found = look("quay.io", "team/os", None, self.environ(tmp_path))
+        assert [(path.relative_to(tmp_path).as_posix(), outcome) for path, outcome in found.files] == [
+            ("run/containers/auth.json", "has no entry for quay.io"),
+            (".config/containers/auth.json", "cannot be read: Is a directory"),
+            (".docker/config.json", "has the entry 'quay.io'")]
+        assert found.found is not None
+        assert (found.found.username, found.found.entry) == ("robot", "quay.io")
+        assert SECRET not in repr(found)
+
+    def test_nothing_anywhere(self, tmp_path: Path) -> None:
+        found = look("no.example", "os", None, self.environ(tmp_path))
+        assert found.found is None
+        assert len(found.files) == len(auth_files(self.environ(tmp_path)))
+
+    def test_a_helper_is_not_started(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        program = tmp_path / "docker-credential-test"
+        program.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+        file = tmp_path / "auth.json"
+        for document in ({"credHelpers": {"quay.io": "test"}}, {"credsStore": "test"}):
+            file.write_text(json.dumps(document))
+            program.chmod(0o755)
+            monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+            found = look("quay.io", "os", file, ask=False)
+            assert (found.found, found.helper) == (None, "docker-credential-test")
+            assert not (tmp_path / "started").exists()
+            program.chmod(0o644)
+            if "credsStore" in document:  # which is for those as well that ask nobody
+                assert "is not installed" in look("quay.io", "os", file, ask=False).files[0][1]
+            else:
+                with pytest.raises(Unsupported, match="docker-credential-test is not installed"):
+                    look("quay.io", "os", file, ask=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bootcd.errors import AuthenticationFailed, ConfigError, SourceUnreachable
-from bootcd.registry.certificates import Certificates, find
+from bootcd.registry.certificates import Certificates, advice, find
 from bootcd.registry.sources import SourceOptions
 from kit.images import IndexBuilder
 from kit.pulling import FAST, IMAGE, LAYERS, fetch, pull, serve_image
@@ -113,3 +113,14 @@ def test_a_key_with_a_pass_phrase_does_not_ask_for_it(authority: Authority, tmp_
              tmp_path / "127.0.0.1:1/machine.key")
     with pytest.raises(ConfigError, match="are no certificate and its key"):
         fetch("127.0.0.1:1/os:1", options)
+
+
+def test_ca_file_stands_in_place_of_the_systems_authorities(authority: Authority) -> None:
+    context = Certificates().context(verify=True, ours=False, ca_file=authority.certificate)
+    assert [dict(name[0] for name in one["subject"])["commonName"] for one in context.get_ca_certs()] == ["authority"]
+
+
+@pytest.mark.parametrize(("code", "says"), [(9, "clock"), (10, "renew"), (62, "name"), (64, "address"),
+                                            (18, "/certs.d/quay.io/ca.crt"), (20, "/certs.d/quay.io/ca.crt")])
+def test_what_to_do_about_a_certificate(code: int, says: str) -> None:
+    assert says in advice(code, "quay.io")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bootcd.errors import ConfigError, RegistryBlocked
 from bootcd.model import ImageReference
-from bootcd.registry.registries import Registries, files, load, parse
+from bootcd.registry.registries import Registries, choose, files, load, parse
 
 DIGEST = "sha256:" + "ab" * 32
 
@@ -157,3 +157,22 @@ def test_any_text(text: str) -> None:
         Registries(tables).endpoints(ImageReference.parse("a.example/b:1"))
     except (ConfigError, RegistryBlocked):
         pass
+
+
+def test_what_is_told_of_a_route() -> None:
+    route = company().route(ImageReference.parse("quay.io/team/os:1"))
+    assert [mirror.name for mirror in route.passed_over] == ["slow.example/archive"]
+    route = company().route(ImageReference.parse(f"quay.io/team/os@{DIGEST}"))
+    assert [mirror.name for mirror in route.passed_over] == ["near.example/tags"]
+    assert company().route(ImageReference.parse("ghcr.io/os:1")).passed_over == ()
+
+
+def test_why_a_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "registries.conf"
+    file.write_text('[aliases]\nos = "quay.io/team/os"\nnone = ""\nodd = 3\n')
+    variable = "CONTAINERS_REGISTRIES_CONF"
+    assert choose(str(file), {variable: "/elsewhere"}).why == "registries-file in bootcd.toml"
+    found = choose("", {variable: str(file)})
+    assert (found.files, found.variable) == ((file,), variable)
+    assert choose("", {}).why.startswith("the first that exists of /etc/bootcd/registries.conf and")
+    assert load(found.files).aliases == {"os": "quay.io/team/os"}

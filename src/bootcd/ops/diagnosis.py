@@ -29,9 +29,9 @@ class Diagnosis:
     image: str
     works: bool | None
     summary: str
-    error: str
-    message: str
-    advice: str
-    exit_status: int
-    notes: tuple[str, ...]
-    steps: tuple[DiagnosisStep, ...]
+    error: str = ""
+    message: str = ""
+    advice: str = ""
+    exit_status: int = 0
+    notes: tuple[str, ...] = ()
+    steps: tuple[DiagnosisStep, ...] = ()

@@ -16,6 +16,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from ..errors import BootcdError, UsageError
 from ..model import ImageReference, Platform
@@ -31,6 +32,8 @@ from .pull import fetch_config, options_for
 
 _ATTEMPTS = 2
 """Who wants to know what is wrong does not want to wait until it is right."""
+_CLOSED = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is written there
+"""What the unit of the daemon closes with ProtectHome and PrivateTmp."""
 _SHOWN = 20
 """Images of an index that are listed."""
 
@@ -48,6 +51,7 @@ class _Examination:
         self._offline = offline
         self._steps: list[DiagnosisStep] = []
         self._variables: list[str] = []
+        self._files: list[str] = []
         self._watch = Watch()
         self._error: BootcdError | None = None
         """What the pull ends with."""
@@ -60,19 +64,23 @@ class _Examination:
             self._at_registry(reference)
         elif reference is not None:
             self._at_hand(reference)
+        works, summary = None, "Nothing that can be seen without a connection keeps a pull from working."
+        if self._complete:
+            works, summary = True, "A pull would work."
+        told = Diagnosis(self._image, works, summary, notes=tuple(self._notes()), steps=tuple(self._steps))
         error = self._error
-        if error is not None:
-            return Diagnosis(self._image, False, f"A pull fails: {error}", error.bus_name(), str(error), error.hint,
-                             error.exit_status, tuple(self._notes()), tuple(self._steps))
-        summary = "A pull works." if self._complete else (
-            "Nothing that can be seen without a connection keeps a pull from working.")
-        return Diagnosis(self._image, True if self._complete else None, summary, "", "", "", 0, tuple(self._notes()),
-                         tuple(self._steps))
+        if error is None:
+            return told
+        return replace(told, works=False, summary=f"A pull would fail: {error}", error=error.bus_name(),
+                       message=str(error), advice=error.hint, exit_status=error.exit_status)
 
     def _notes(self) -> Iterator[str]:
         if os.geteuid() != 0:
             yield (f"This is what uid {os.geteuid()} can read. The daemon pulls as root, with what root can read; "
                    "'sudo bootcctl doctor' tells of that.")
+        closed = [file for file in dict.fromkeys(self._files) if any(map(Path(file).is_relative_to, _CLOSED))]
+        if closed:
+            yield f"The daemon cannot see {', '.join(closed)}: home directories and /tmp are closed to it."
         if self._variables:
             yield (f"The daemon does not have your environment, of which {', '.join(dict.fromkeys(self._variables))} "
                    "counts here; bootcd.toml(5) has keys for the same.")
@@ -102,6 +110,7 @@ class _Examination:
             told.facts |= {"transport": reference.transport, "name": reference.name, "tag": reference.tag or "",
                            "digest": reference.digest or ""}
             if reference.transport != "docker":
+                self._files.append(reference.name)
                 which = f"image {reference.tag}" if reference.tag else reference.digest or "the only image"
                 told.says.append(f"{which} in {reference.name} ({reference.transport})")
             else:
@@ -160,6 +169,7 @@ class _Examination:
             self._steps += place.steps(asked[number] if number < len(asked) else missing, self._watch,
                                        fatal=fetched is None)
             self._variables += place.variables
+            self._files += place.files
         self._image_of(reference, source, fetched)
 
     def _registries(self, reference: ImageReference, options: SourceOptions) -> registries.Registries | None:
@@ -170,7 +180,8 @@ class _Examination:
             read = registries.load(choice.files)
             told.facts["files"] = " ".join(map(str, read.files))
             there = choice.files[0] in read.files
-            told.says.append(f"{choice.files[0] if there else 'there is none'} ({choice.why})")
+            told.says.append(f"{choice.files[0]} ({choice.why})" if there else
+                             f"there is none; it would be {choice.why}")
             told.says += [f"and {path}" for path in read.files if path != choice.files[0]]
             table = read.about(reference)
             if table is None:
@@ -225,21 +236,22 @@ class _Examination:
     def _policy(self, reference: ImageReference, image: tuple[Source, FetchedManifest] | None) -> None:
         with self._step("policy") as told:
             config = self._machine.config
-            usual = " and ".join(map(str, POLICIES))
             file = policy_file(config.trust_policy)
             if file is None:
-                told.says.append(f"there is none ({usual}), so any image is taken, and no signature is asked for")
+                told.says.append(f"there is neither {' nor '.join(map(str, POLICIES))}, so any image is taken, and no "
+                                 "signature is asked for")
                 return
             from ..registry import trust
 
-            why = "policy in bootcd.toml" if config.trust_policy else f"the first that exists of {usual}"
+            why = "policy in bootcd.toml" if config.trust_policy else (
+                f"the first that exists of {' and '.join(map(str, POLICIES))}")
             told.says.append(f"{file} ({why})")
             told.facts["file"] = str(file)
             loaded = trust.load(config.trust_policy, config.trust_registries_d)
             assert loaded.policy is not None
             prospect = trust.about(loaded.policy, loaded.stores, reference)
             told.facts["scope"] = prospect.scope
-            told.says.append(f"{prospect.scope} is about this image")
+            told.says.append(f"{prospect.scope} decides about this image")
             for demand in prospect.demands():
                 told.says.append(f"{demand.kind}: {demand.text}")
             told.says += prospect.places()

@@ -89,6 +89,8 @@ class Place:
         """Why it cannot be asked."""
         self.variables: list[str] = []
         """Those of the environment that decided something."""
+        self.files: list[str] = []
+        """Those that would have to be readable."""
         self._reference = endpoint.reference
         self._options = options
         self._host, self._repository = served_by(endpoint.reference)
@@ -128,6 +130,7 @@ class Place:
         if options.insecure:
             told.says.append("nothing is verified, and plain HTTP is permitted: it is configured as insecure")
         elif options.ca_file is not None:
+            self.files.append(str(options.ca_file))
             told.says.append(f"the authorities of {options.ca_file} (ca-file in bootcd.toml) are trusted")
         else:
             variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") == authorities else ""
@@ -161,12 +164,14 @@ class Place:
         told.says += [f"{path} {outcome}" for path, outcome in found.files if path not in absent]
         if found.found is not None:
             file = str(found.files[-1][0])
+            self.files.append(file)
             who = f"user {found.found.username}" if found.found.username else "an identity token"
             told.says.append(f"they are those of {who}")
             told.facts |= {"file": file, "entry": found.found.entry, "user": found.found.username}
         elif found.helper:
             told.says.append(f"{found.helper} is asked when the registry wants to know")
-            told.facts |= {"file": str(found.files[-1][0]), "helper": found.helper}
+            self.files.append(str(found.files[-1][0]))
+            told.facts |= {"file": self.files[-1], "helper": found.helper}
         else:
             told.says.append(f"there are none for {self._reference.host}")
             told.says += [f"there is no {', '.join(map(str, absent))}"] if absent else []

@@ -91,6 +91,10 @@ def proxy_for(url: str, options: SourceOptions) -> proxies.Proxy:
 class NotTls(Exception):
     """The other side does not speak TLS or does not listen; never leaves this package."""
 
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(_reason(error))
+        self.advice = _advice(error)
+
 
 class Answer:
     """A response whose body is still to be read. `redirected`: it comes from another place than the one asked."""
@@ -241,7 +245,7 @@ class Http:
             try:
                 response = self._send(what, url, sent, None, None)
             except NotTls as error:
-                raise TransientFailure(SourceUnreachable(f"{what}: {error}")) from None
+                raise TransientFailure(SourceUnreachable(f"{what}: {error}", advice=error.advice)) from None
             if response.status_code not in _REDIRECTS:
                 return self._answer(response, what, not same)
             target = response.headers.get("Location", "")
@@ -284,7 +288,7 @@ class Http:
         try:
             response = self._send(what, url, headers, query, form)
         except NotTls as error:
-            raise TransientFailure(SourceUnreachable(f"{what}: {error}")) from None
+            raise TransientFailure(SourceUnreachable(f"{what}: {error}", advice=error.advice)) from None
         answer = self._answer(response, what, False)
         try:
             data = answer.read_all(limit)
@@ -378,7 +382,7 @@ class Http:
                     f"{what}: {host_of(url)} wants a certificate of ours that it trusts",
                     advice=f"Put certificate and key into /etc/bootcd/certs.d/{host_of(url)}; bootcd-registries(5).",
                 ) from None
-            raise NotTls(_reason(error)) from None
+            raise NotTls(error) from None
         except requests.exceptions.InvalidHeader:
             raise SourceUnreachable(f"{what}: the headers of the answer make no sense") from None
         except ValueError:  # InvalidURL, InvalidSchema and UnicodeError are such
@@ -386,7 +390,7 @@ class Http:
         except _BROKEN as error:
             silent = isinstance(error, requests.exceptions.ConnectTimeout)
             if parts.scheme == "https" and (silent or _cause(error, ConnectionError) is not None):
-                raise NotTls(_reason(error)) from None
+                raise NotTls(error) from None
             raise TransientFailure(SourceUnreachable(f"{what}: {_reason(error)}", advice=_advice(error))) from None
 
     def _checked(self, what: str, url: str) -> Any:

@@ -4,14 +4,18 @@ is trusted is the matter of TLS."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.oid import NameOID
 
 _MAX_NAME = 120
+_UNREADABLE = (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType,
+               UnsupportedAlgorithm)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +46,18 @@ class Peer:
 def parse(der: bytes) -> Peer | None:
     """None for what is no certificate."""
     try:
+        return _read(der)
+    except _UNREADABLE:
+        return None
+
+
+def _read(der: bytes) -> Peer:
+    with warnings.catch_warnings():  # what is odd in a certificate is nothing that our users can mend
+        warnings.simplefilter("ignore")
         read = x509.load_der_x509_certificate(der)
         subject = _name(read.subject) or _alternative(read)
         return Peer(subject, _name(read.issuer) or "nobody named", read.not_valid_before_utc, read.not_valid_after_utc,
                     read.subject == read.issuer)
-    except ValueError:
-        return None
 
 
 def of_response(response: Any) -> Peer | None:

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who watches a pull sees what happens, and no secret."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bootcd.errors import BootcdError, ImageNotFound
+from bootcd.model import ImageReference
+from bootcd.registry.auth import Lookup
+from bootcd.registry.http import proxy_for
+from bootcd.registry.observe import Exchange
+from bootcd.registry.registries import Registries, parse
+from bootcd.registry.sources import SourceOptions, open_source
+from kit.images import IndexBuilder
+from kit.pulling import AMD64, FAST, IMAGE, SECRET, auth_file, serve_image
+from kit.scripted_server import Reply, ScriptedServer
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.exchanges: list[Exchange] = []
+        self.lookups: list[tuple[str, Lookup]] = []
+        self.over: list[tuple[str, type[BootcdError]]] = []
+
+    def exchanged(self, exchange: Exchange) -> None:
+        self.exchanges.append(exchange)
+
+    def looked(self, name: str, lookup: Lookup) -> None:
+        self.lookups.append((name, lookup))
+
+    def passed_over(self, place: ImageReference, error: BootcdError) -> None:
+        self.over.append((str(place), type(error)))
+
+
+def test_everything_is_seen_and_no_secret(tmp_path: Path) -> None:
+    seen = Seen()
+    index = IndexBuilder([IMAGE])
+    with ScriptedServer() as server, ScriptedServer() as mirror:
+        serve_image(server, index)
+        manifest = Reply(body=index.manifest_bytes, headers={"Content-Type": index.media_type})
+        server.serve("/v2/os/manifests/1", Reply(401, headers={"WWW-Authenticate": "Basic realm=x"}),
+                     Reply(307, headers={"Location": f"/{SECRET}?signature={SECRET}"}))
+        server.serve(f"/{SECRET}", manifest)
+        file = auth_file(tmp_path / "auth.json", {server.host: f"me:{SECRET}"})
+        tables = f'[[registry]]\nprefix = "quay.io"\nlocation = "{server.host}"\n[[registry.mirror]]\n' \
+                 f'location = "{mirror.host}"\n'
+        source = open_source(ImageReference.parse("quay.io/os:1"), replace(FAST, observer=seen, auth_file=file),
+                             Registries(parse(tables.encode(), "here")))
+        fetched = source.manifest(AMD64)
+        source.close()
+    assert seen.over == [(f"{mirror.host}/os:1", ImageNotFound)]
+    assert [(name, lookup.found is not None) for name, lookup in seen.lookups] == [(f"{server.host}/os", True)]
+    plain = [(one.host, one.path, one.authorization, one.status) for one in seen.exchanges if one.scheme == "http"]
+    path = "/v2/os/manifests/"
+    assert plain == [
+        (mirror.host, f"{path}1", "", 404), (server.host, f"{path}1", "", 401), (server.host, f"{path}1", "Basic", 307),
+        (server.host, "", "Basic", 200), (server.host, f"{path}{IMAGE.manifest_digest}", "Basic", 200)]
+    assert all(one.problem.startswith("TLS failed") for one in seen.exchanges if one.scheme == "https")
+    assert SECRET not in repr((seen.exchanges, seen.lookups))
+    assert [item.digest for item in fetched.indexes[0].manifests] == [IMAGE.manifest_digest]
+
+
+def test_a_proxy_shows_where_it_is_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    proxy = proxy_for("https://quay.io/v2/", SourceOptions(proxy=f"http://me:{SECRET}@[::1]:3128/{SECRET}"))
+    assert proxy.place == "[::1]:3128"
+    assert SECRET in proxy.settings()["https"]
+    assert SECRET not in repr(proxy)
+    assert proxy_for("https://127.0.0.1:5000/", SourceOptions(proxy="http://proxy.example")).settings() == {}
+    assert proxy_for("https://a.corp.example/", SourceOptions(
+        proxy="http://proxy.example", no_proxy=("corp.example",))).settings() == {}
