@@ -4,7 +4,7 @@ _bootcctl() {
     local current=${COMP_WORDS[COMP_CWORD]} path=. word index skip= kind=
     local -a given=() global=() kinds=()
     local -A verbs=(
-        [.]='status list explain upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor adopt install health etc kargs image container composefs'
+        [.]='status list explain doctor upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor adopt install health etc kargs image container composefs'
         [.install.]='to-filesystem to-disk'
         [.health.]='show check'
         [.etc.]='diff report reset rules'
@@ -17,6 +17,7 @@ _bootcctl() {
         [.status.]='-h --help --json --format'
         [.list.]='-h --help --json'
         [.explain.]='-h --help --json'
+        [.doctor.]='-h --help --offline --json'
         [.upgrade.]='-h --help --check --download-only --apply --soft-reboot --from --allow-rejected --allow-untried --allow-downgrade --max-rate --max-download --background --json'
         [.switch.]='-h --help --download-only --apply --soft-reboot --from --allow-untried --max-rate --max-download --background --json'
         [.rollback.]='-h --help --apply --soft-reboot --json'
@@ -71,6 +72,7 @@ _bootcctl() {
         [.composefs.measure.]='-h --help --algorithm'
     ) values=(
         [.explain.]='default kept collect space verity'
+        [.doctor.]='text'
         [.switch.]='text'
         [.rollback.]='deployments'
         [.pin.]='deployments'

@@ -585,6 +585,14 @@ _bootcctl_upgrade() {
         '--json[print the result as JSON]'
 }
 
+_bootcctl_doctor() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--offline[leave out what opens a connection]' \
+        '--json[print the result as JSON]' \
+        '*:value: '
+}
+
 _bootcctl_explain() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -626,6 +634,7 @@ _bootcctl() {
                 'status:show the deployments, what boots next and which checks hold'
                 'list:list the deployments, one line each'
                 'explain:tell why\: what boots, what is kept or goes, where the room is'
+                'doctor:tell how a pull of an image would go, step by step, and what to do'
                 'upgrade:take the newest image of the tracked reference'
                 'switch:follow another image reference from now on'
                 'rollback:make another deployment the one that boots'
@@ -655,6 +664,7 @@ _bootcctl() {
                 status) _bootcctl_status ;;
                 list) _bootcctl_list ;;
                 explain) _bootcctl_explain ;;
+                doctor) _bootcctl_doctor ;;
                 upgrade) _bootcctl_upgrade ;;
                 switch) _bootcctl_switch ;;
                 rollback) _bootcctl_rollback ;;

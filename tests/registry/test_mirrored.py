@@ -94,7 +94,30 @@ def test_nobody_has_it(mirror: ScriptedServer, origin: ScriptedServer) -> None:
     with pytest.raises(ImageNotFound) as caught:
         pulled(table(origin, mirror.host))
     assert f"{origin.host}/os:1: the registry has no such image" in str(caught.value)
-    assert f"before that {mirror.host}/os:1: the registry has no such image" in str(caught.value)
+    assert f"elsewhere: {mirror.host}/os:1: the registry has no such image" in str(caught.value)
+
+
+def test_the_registry_says_what_there_is_not(origin: ScriptedServer) -> None:
+    """A mirror that nobody listens at keeps nobody from knowing that there are no signatures."""
+    serve_image(origin)
+    source = open_source(ImageReference.parse(NAME), FAST, table(origin, "127.0.0.1:1"))
+    for _ in range(2):  # before and after the registry has become the first to be asked
+        with pytest.raises(ImageNotFound, match=f"{origin.host}/os.*elsewhere: 127.0.0.1:1/os"):
+            source.companion("sha256-none.sig")
+        source.manifest(AMD64)
+    source.close()
+
+
+def test_a_mirror_does_not_say_what_there_is_not(mirror: ScriptedServer) -> None:
+    """It may lack what the registry has, which cannot be asked."""
+    serve_image(mirror)
+    tables = f'[[registry]]\nprefix = "images.example/team"\nlocation = "127.0.0.1:1"\n' \
+             f'[[registry.mirror]]\nlocation = "{mirror.host}"\n'
+    source = open_source(ImageReference.parse(NAME), FAST, Registries(parse(tables.encode(), "test")))
+    source.manifest(AMD64)
+    with pytest.raises(SourceUnreachable, match="refused"):
+        source.companion("sha256-none.sig")
+    source.close()
 
 
 def test_a_mirror_is_not_insecure_because_the_registry_is(origin: ScriptedServer) -> None:

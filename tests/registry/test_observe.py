@@ -7,12 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bootcd.errors import BootcdError, ImageNotFound
 from bootcd.model import ImageReference
 from bootcd.registry.auth import Lookup
 from bootcd.registry.http import proxy_for
 from bootcd.registry.observe import Exchange
+from bootcd.registry.proxies import Proxy
 from bootcd.registry.registries import Registries, parse
 from bootcd.registry.sources import SourceOptions, open_source
 from kit.images import IndexBuilder
@@ -65,12 +68,20 @@ def test_everything_is_seen_and_no_secret(tmp_path: Path) -> None:
 
 
 def test_a_proxy_shows_where_it_is_and_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("no_proxy", "NO_PROXY"):
+    for name in ("no_proxy", "NO_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     proxy = proxy_for("https://quay.io/v2/", SourceOptions(proxy=f"http://me:{SECRET}@[::1]:3128/{SECRET}"))
     assert proxy.place == "[::1]:3128"
     assert SECRET in proxy.settings()["https"]
     assert SECRET not in repr(proxy)
+    assert proxy_for("https://quay.io/", SourceOptions()).place == ""
     assert proxy_for("https://127.0.0.1:5000/", SourceOptions(proxy="http://proxy.example")).settings() == {}
     assert proxy_for("https://a.corp.example/", SourceOptions(
         proxy="http://proxy.example", no_proxy=("corp.example",))).settings() == {}
+
+
+@given(scheme=st.sampled_from(["", "http://", "socks5://"]), password=st.text())
+def test_no_password_makes_an_address_tell_it(scheme: str, password: str) -> None:
+    for address in (f"{scheme}me:{password}@proxy.example:3128", f"{scheme}me:{password}@proxy.example:3128/{scheme}"):
+        assert Proxy("", address).place == "proxy.example:3128"
+    assert Proxy("", f"{scheme}proxy.example:3128/").place == "proxy.example:3128"

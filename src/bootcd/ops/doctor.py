@@ -13,6 +13,7 @@ root and with an environment of its own, and where that may make a difference, a
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -128,19 +129,19 @@ class _Examination:
 
     def _with_alias(self, error: UsageError) -> UsageError:
         """Names without a host are not completed, but whoever has an alias for one probably means that."""
-        name, colon, tag = self._image.partition(":")
+        name = re.split("[:@]", self._image)[0]
         with suppress(BootcdError):
             known = registries.load(registries.files(self._machine.config.registry_registries_file)).aliases
             if name in known:
                 return UsageError(f"{error}; the alias of registries.conf for it, {known[name]}, is not used",
-                                  advice=f"Write the registry out: {known[name]}{colon}{tag}")
+                                  advice=f"Write the registry out: {known[name]}{self._image[len(name):]}")
         return error
 
     def _at_hand(self, reference: ImageReference) -> None:
         source: Source | None = None
         fetched: FetchedManifest | None = None
         with self._step("source") as told:
-            source = open_source(reference)
+            source = open_source(reference, options_for(reference, self._machine.config))
             fetched = source.manifest(Platform.current())
             told.says.append(f"{reference.name} can be read")
         self._image_of(reference, source, fetched)
@@ -178,6 +179,7 @@ class _Examination:
             choice = registries.choose(self._machine.config.registry_registries_file)
             self._variables += [choice.variable] if choice.variable else []
             read = registries.load(choice.files)
+            self._files += map(str, read.files)
             told.facts["files"] = " ".join(map(str, read.files))
             there = choice.files[0] in read.files
             told.says.append(f"{choice.files[0]} ({choice.why})" if there else
@@ -247,6 +249,7 @@ class _Examination:
                 f"the first that exists of {' and '.join(map(str, POLICIES))}")
             told.says.append(f"{file} ({why})")
             told.facts["file"] = str(file)
+            self._files.append(str(file))
             loaded = trust.load(config.trust_policy, config.trust_registries_d)
             assert loaded.policy is not None
             prospect = trust.about(loaded.policy, loaded.stores, reference)
@@ -285,4 +288,5 @@ class _Examination:
             layers = fetched.manifest.check_image(config)
             size = sum(descriptor.size for descriptor, _ in layers)
             told.facts |= {"platform": str(config.platform), "layers": str(len(layers)), "size": str(size)}
-            told.says.append(f"for {config.platform}; {len(layers)} layers with {size} bytes to download at most")
+            told.says.append(f"for {config.platform}; at most {size} bytes to download, in "
+                             f"{len(layers)} layer{'' if len(layers) == 1 else 's'}")

@@ -59,6 +59,8 @@ class Watch:
         """By host and repository, what was found for those that asked who we are."""
         self._asked: list[Asked] = []
         self._exchanges: list[Exchange] = []
+        self._found = False
+        """Whether it is known who has the image."""
 
     def exchanged(self, exchange: Exchange) -> None:
         self._exchanges.append(exchange)
@@ -67,10 +69,12 @@ class Watch:
         self.lookups[name] = lookup
 
     def passed_over(self, place: ImageReference, error: BootcdError) -> None:
-        self._asked.append(Asked(self.fresh(), error))
+        if not self._found:
+            self._asked.append(Asked(self.fresh(), error))
 
     def asked(self, count: int, error: BootcdError | None) -> list[Asked]:
         """What each place answered, of `count` at most; `error` is what came out."""
+        self._found = True
         if len(self._asked) < count:
             self._asked.append(Asked(self.fresh(), error))
         return self._asked

@@ -39,7 +39,7 @@ import urllib3
 
 from .. import __version__
 from ..errors import AuthenticationFailed, BlobMismatch, BootcdError, ConfigError, SourceUnreachable
-from . import proxies
+from . import proxies, reasons
 from .certificates import advice, find
 from .observe import Exchange
 from .retry import Pace
@@ -92,8 +92,8 @@ class NotTls(Exception):
     """The other side does not speak TLS or does not listen; never leaves this package."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(_reason(error))
-        self.advice = _advice(error)
+        super().__init__(reasons.why(error))
+        self.advice = reasons.advice(error)
 
 
 class Answer:
@@ -123,7 +123,7 @@ class Answer:
         try:
             data: bytes = _some(self._response.raw, size)
         except (*_BROKEN, AttributeError, ValueError) as error:  # the last two when closed by another thread meanwhile
-            raise TransientFailure(SourceUnreachable(f"{self._what}: {_reason(error)}")) from None
+            raise TransientFailure(SourceUnreachable(f"{self._what}: {reasons.why(error)}")) from None
         if not self._pace.arrived(len(data), time.monotonic() - began) and data:
             raise TransientFailure(SourceUnreachable(f"{self._what}: hardly any data for too long"), stalled=True)
         return data
@@ -320,7 +320,7 @@ class Http:
             return self._request(what, url, headers, query, form)
         parts = self._checked(what, url)
         seen = Exchange("GET" if form is None else "POST", parts.scheme, host_of(url),
-                        parts.path if parts.path.startswith("/v2/") else "", proxy_for(url, self._options),
+                        parts.path[:300] if parts.path.startswith("/v2/") else "", proxy_for(url, self._options),
                         headers.get("Authorization", "").partition(" ")[0],
                         trusted=parts.scheme == "https" and not self._options.insecure)
         try:
@@ -371,7 +371,7 @@ class Http:
                 proxies=proxy_for(url, options).settings(),
             )
         except requests.exceptions.SSLError as error:
-            reason = _cause(error, ssl.SSLError)
+            reason = reasons.cause(error, ssl.SSLError)
             if isinstance(reason, ssl.SSLCertVerificationError):
                 raise SourceUnreachable(
                     f"{what}: the certificate of {host_of(url)} is not trusted: {reason.verify_message}",
@@ -389,9 +389,10 @@ class Http:
             raise SourceUnreachable(f"{what}: the address that was given makes no sense") from None
         except _BROKEN as error:
             silent = isinstance(error, requests.exceptions.ConnectTimeout)
-            if parts.scheme == "https" and (silent or _cause(error, ConnectionError) is not None):
+            if parts.scheme == "https" and (silent or reasons.cause(error, ConnectionError) is not None):
                 raise NotTls(error) from None
-            raise TransientFailure(SourceUnreachable(f"{what}: {_reason(error)}", advice=_advice(error))) from None
+            failed = SourceUnreachable(f"{what}: {reasons.why(error)}", advice=reasons.advice(error))
+            raise TransientFailure(failed) from None
 
     def _checked(self, what: str, url: str) -> Any:
         try:
@@ -444,48 +445,6 @@ def _place(url: str) -> tuple[str, str | None, int | None]:
         return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
     except ValueError:
         return "", None, None
-
-
-def _cause(error: BaseException, kind: type[BaseException]) -> BaseException | None:
-    """The first exception of a kind that led to `error`: requests wraps urllib3, which wraps the socket's."""
-    todo: list[object] = [error]
-    seen = 0
-    while todo and seen < 32:
-        current = todo.pop(0)
-        seen += 1
-        if isinstance(current, kind):
-            return current
-        if isinstance(current, BaseException):
-            todo += [getattr(current, "reason", None), current.__cause__, current.__context__, *current.args]
-    return None
-
-
-def _reason(error: BaseException) -> str:
-    """Why, in words that hold neither an address with a query nor text of the server."""
-    if _cause(error, socket.gaierror):
-        return "the name of the host cannot be resolved"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy does not work"
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return "connecting took too long"
-    if isinstance(error, requests.exceptions.ReadTimeout | urllib3.exceptions.ReadTimeoutError | TimeoutError):
-        return "no data for too long"
-    tls = _cause(error, ssl.SSLError)
-    if isinstance(tls, ssl.SSLError):
-        return f"TLS failed: {tls.reason or 'broken off'}"
-    # A plain OSError of the system, not one of requests' own, which are OSErrors as well but say no errno.
-    system = _cause(error, ConnectionError)
-    if isinstance(system, OSError) and system.strerror:
-        return system.strerror
-    return "the connection broke off"
-
-
-def _advice(error: BaseException) -> str | None:
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "'bootcctl doctor' tells which proxy is used, and why."
-    if _cause(error, socket.gaierror):
-        return "Check the name of the host, and that this machine can ask a name server: 'getent hosts NAME'."
-    return None
 
 
 def _retry_after(text: str | None) -> float | None:

@@ -53,9 +53,10 @@ class Mirrored:
             place.close()
 
     def _any(self, ask: Callable[[Source], T]) -> T:
-        """The first answer. What failed only for now is the caller's to try again."""
+        """The first answer. Without any, the word of the registry itself counts, which comes last: a mirror that does
+        not answer says nothing about what there is. What failed only for now is the caller's to try again."""
         first = self._first
-        failed: list[BootcdError] = []
+        failed: list[tuple[Source, BootcdError]] = []
         for number in range(len(self._places)):
             place = self._places[(first + number) % len(self._places)]
             try:
@@ -64,11 +65,11 @@ class Mirrored:
                 log.info("%s; asking the next place", error)
                 if self.options.observer is not None:
                     self.options.observer.passed_over(place.reference, error)
-                failed.append(error)
+                failed.append((place, error))
                 continue
             with self._lock:
                 self._first = (first + number) % len(self._places)
             return found
-        last = failed[-1]
-        others = "".join(f"; {error}" for error in failed[:-1])
-        raise type(last)(f"{last}{others and ', and before that'}{others[1:]}", advice=last.hint)
+        own = next(error for place, error in failed if place is self._places[-1])
+        others = "; ".join(str(error) for place, error in failed if place is not self._places[-1])
+        raise type(own)(f"{own}{', and elsewhere: ' if others else ''}{others}", advice=own.hint)

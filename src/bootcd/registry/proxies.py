@@ -27,11 +27,9 @@ class Proxy:
     @property
     def place(self) -> str:
         """Host and port, for people; empty without a proxy."""
-        address = self.address if "://" in self.address else f"//{self.address}"
-        try:
-            return urlsplit(address).netloc.rpartition("@")[2]
-        except ValueError:
-            return "an address that makes no sense" if self.address else ""
+        # Not by the grammar of addresses, which a password may break.
+        _, login, place = self.address.rpartition("@")
+        return (place if login else place.partition("://")[2] or place).partition("/")[0]
 
     def settings(self) -> dict[str, str]:
         """The same for requests."""

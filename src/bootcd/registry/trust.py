@@ -99,7 +99,7 @@ class Prospect:
         elif SigstoreSigned in kinds:
             yield "sigstore signatures are looked for beside the image, under the tag sha256-DIGEST.sig"
         if SignedBy in kinds and section is None:
-            yield "OpenPGP signatures are only looked for where the image comes from a registry"
+            yield "OpenPGP signatures are looked for nowhere but in the image's own place"
         elif SignedBy in kinds and section is not None:
             yield f"OpenPGP signatures are looked for in {section.store} ({section.origin or 'the usual store'})"
 
