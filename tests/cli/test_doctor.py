@@ -525,6 +525,15 @@ def test_a_policy_that_rejects(doctor: Doctor, server: ScriptedServer) -> None:
     assert found["error"] == "org.bootcd1.Error.PolicyRejected"
 
 
+def test_without_a_policy(doctor: Doctor, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    del doctor.config["trust"]
+    for module in ("registry.judgement", "ops.doctor"):  # this machine may well have one
+        monkeypatch.setattr(f"bootcd.{module}.POLICIES", (doctor.directory / "a.json", doctor.directory / "b.json"))
+    found = doctor(f"{server.host}/os:1")
+    assert says(found["policy"]) == (f"there is neither {doctor.directory}/a.json nor {doctor.directory}/b.json, so any "
+                                     "image is taken, and no signature is asked for")
+
+
 def test_signatures(doctor: Doctor, server: ScriptedServer) -> None:
     key = write_key(KEY, doctor.directory / "vendor.pub")
     doctor.policy({"type": "sigstoreSigned", "keyPath": key})

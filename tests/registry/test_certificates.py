@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -124,3 +125,17 @@ def test_ca_file_stands_in_place_of_the_systems_authorities(authority: Authority
                                             (18, "/certs.d/quay.io/ca.crt"), (20, "/certs.d/quay.io/ca.crt")])
 def test_what_to_do_about_a_certificate(code: int, says: str) -> None:
     assert says in advice(code, "quay.io")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_key_that_only_root_may_read(authority: Authority) -> None:
+    certificate, key = authority.pair("machine")
+    key.chmod(0o600)
+    found = Certificates(certificate.parent, (), ((certificate, key),))
+    found.context(verify=True, ours=True)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(ConfigError, match=r"machine.key cannot be read: Permission denied"):
+            found.context(verify=True, ours=True)
+    finally:
+        os.seteuid(0)

@@ -159,8 +159,8 @@ class _Examination:
         asked: list[Asked] = []
         missing = self._unseen()
         if self._error is None and not self._offline:
-            source = open_source(reference, replace(options, observer=self._watch), found)
             try:
+                source = open_source(reference, replace(options, observer=self._watch), found)
                 fetched = source.manifest(Platform.current())
                 missing = "it is not asked, since one before it delivers"
             except BootcdError as error:

@@ -41,6 +41,8 @@ class Certificates:
         for certificate, key in self.ours if ours else ():
             try:
                 made.load_cert_chain(certificate, key, password=lambda: b"")  # never asks at the terminal
+            except PermissionError as error:
+                raise ConfigError(f"{certificate} and {key.name} cannot be read: {error.strerror}") from None
             except (ssl.SSLError, OSError) as error:
                 raise ConfigError(f"{certificate} and {key.name} are no certificate and its key: "
                                   f"{getattr(error, 'reason', None) or error.strerror or error}") from None

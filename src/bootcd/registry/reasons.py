@@ -47,7 +47,7 @@ def why(error: BaseException) -> str:
 def advice(error: BaseException) -> str | None:
     """What to do about it; None for what is said of all that does not answer."""
     if isinstance(error, requests.exceptions.ProxyError):
-        return "'bootcctl doctor' tells which proxy is used, and why."
+        return "Check the address of the proxy, and what it lets through; bootcd-registries(5)."
     if cause(error, socket.gaierror):
         return "Check the name of the host, and that this machine can ask a name server: 'getent hosts NAME'."
     return None
