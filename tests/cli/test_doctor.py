@@ -24,6 +24,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bootcd.cli.main import main
+from bootcd.cli.text import printable
 from bootcd.model import Platform
 from bootcd.ops.pull import options_for
 from kit.images import ImageBuilder, IndexBuilder
@@ -99,7 +100,7 @@ class Doctor:
         assert found["summary"] in flat
         for step in found["steps"]:
             for line in step["says"]:
-                assert " ".join(line.split()) in flat
+                assert " ".join(printable(line).split()) in flat
         assert not (self.directory / "sysroot").exists()
         return found | {step["step"]: step for step in found["steps"]}
 
@@ -476,6 +477,12 @@ def test_a_registry_that_wants_to_know_us(
     (Reply(503), 7, "HTTP 503 (gave up after 2 attempts)"), (Reply(body=b"{}"), 5, "manifest"),
     (Reply(429, headers={"Retry-After": "0"}), 7, "it was asked too often"),
     (Reply(body=b"x" * 1000, cut_after=10), 7, "the connection broke off"),
+    (Reply(302, headers={"Location": "http://[bad"}), 7, "the address that was given makes no sense"),
+    (Reply(302, headers={"Location": "/v2/os/manifests/1"}), 7, "more than 8 redirects"),
+    (Reply(302, headers={"Location": "/v2/\x1b[31m"}), 3, "it refers to another address"),
+    (Reply(302, headers={"Location": "http://images.example/"}), 7, "over plain HTTP, which is not permitted"),
+    (Reply(401, headers={"WWW-Authenticate": 'Bearer realm="https://a:b@c/"'}), 7, "makes no sense"),
+    (Reply(401, headers={"WWW-Authenticate": "Bearer realm=,="}), 7, "token service of"),
 ])
 def test_what_a_registry_answers(doctor: Doctor, server: ScriptedServer, reply: Reply, status: int, says_: str) -> None:
     server.serve("/v2/os/manifests/1", reply)
@@ -483,6 +490,7 @@ def test_what_a_registry_answers(doctor: Doctor, server: ScriptedServer, reply: 
     assert found["answer"]["state"] == "failed"
     assert says_ in says(found["answer"])
     assert f"failed: {found['message']}" in doctor.out
+    assert "\x1b" not in doctor.out
 
 
 def test_the_platform_is_chosen(doctor: Doctor, server: ScriptedServer) -> None:
@@ -530,8 +538,8 @@ def test_without_a_policy(doctor: Doctor, server: ScriptedServer, monkeypatch: p
     for module in ("registry.judgement", "ops.doctor"):  # this machine may well have one
         monkeypatch.setattr(f"bootcd.{module}.POLICIES", (doctor.directory / "a.json", doctor.directory / "b.json"))
     found = doctor(f"{server.host}/os:1")
-    assert says(found["policy"]) == (f"there is neither {doctor.directory}/a.json nor {doctor.directory}/b.json, so any "
-                                     "image is taken, and no signature is asked for")
+    assert f"there is neither {doctor.directory}/a.json nor {doctor.directory}/b.json" in says(found["policy"])
+    assert "any image is taken, and no signature is asked for" in says(found["policy"])
 
 
 def test_signatures(doctor: Doctor, server: ScriptedServer) -> None:
@@ -626,6 +634,7 @@ def test_what_is_closed_to_the_daemon_is_so_by_its_unit() -> None:
 AS = """
 import contextlib, io, os, sys
 from bootcd.cli.main import main
+from bootcd.cli.text import printable
 with contextlib.redirect_stdout(io.StringIO()):
     main(sys.argv[2:])  # imports everything, from where only root may read
 os.seteuid(int(sys.argv[1]))
