@@ -154,7 +154,7 @@ class Place:
     def _credentials(self, lookup: Lookup | None, *, answered: bool) -> DiagnosisStep:
         told = Telling(self._about, "credentials")
         try:
-            # A helper is started by the registry's question alone, as in a pull.
+            # A helper is started by nobody but what a pull is tried with.
             found = lookup or look(self._reference.host, self._repository, self._options.auth_file, ask=False)
         except BootcdError as error:
             told.fail(error, "warning")  # who asks nobody needs none
@@ -173,7 +173,8 @@ class Place:
             told.says.append(f"they are those of {who}")
             told.facts |= {"file": file, "entry": found.found.entry, "user": found.found.username}
         elif found.helper:
-            told.says.append(f"{found.helper} is asked when the registry wants to know")
+            when = "before the registry is" if self._options.separate else "when the registry wants to know"
+            told.says.append(f"{found.helper} is asked {when}")
             self.files.append(str(found.files[-1][0]))
             told.facts |= {"file": self.files[-1], "helper": found.helper}
         else:

@@ -72,15 +72,17 @@ class _Server:
     def __init__(self, request: dict[str, Any]) -> None:
         self._places = []
         self._store: Http | None = None
+        self._answering = threading.local()
         if "store" in request:
-            self._store = Http(request["store"], _options(request["options"]))
+            self._store = Http(request["store"], self._options(request["options"]))
         for place in request.get("places", ()):
-            source = RegistrySource(ImageReference.parse(place["reference"]), _options(place["options"]))
+            source = RegistrySource(ImageReference.parse(place["reference"]), self._options(place["options"]))
             source.prepare()
             self._places.append(source)
 
     def answer(self, request: dict[str, Any], connection: socket.socket) -> None:
         """Ends when the other side closes its end."""
+        self._answering.connection = connection
         with connection, contextlib.suppress(OSError):
             try:
                 self._handler(request)(request, connection)
@@ -90,6 +92,17 @@ class _Server:
                      "stalled": failure.stalled}).encode())
             except BootcdError as error:
                 frames.send(connection, frames.ERROR, json.dumps(error_document(error)).encode())
+
+    def _options(self, document: dict[str, Any]) -> SourceOptions:
+        if not document.pop("observed"):
+            return _options(document)
+        from .told import Sender
+
+        return replace(_options(document), observer=Sender(self._tell))
+
+    def _tell(self, content: bytes) -> None:
+        """To whoever waits for the answer on which this thread works."""
+        frames.send(self._answering.connection, frames.TOLD, content)
 
     def _handler(self, request: dict[str, Any]) -> Callable[[dict[str, Any], socket.socket], None]:
         return self._document if "document" in request else self._blob if "blob" in request else self._file

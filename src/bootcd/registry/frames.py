@@ -8,6 +8,7 @@ goes back in frames:
     length    four bytes, big endian, at most `MAX_FRAME`
     content   as many bytes
 
+    told    b"t"   JSON for who watches (module `told`), any number of them
     begin   b"b"   JSON about what follows
     data    b"d"   a piece of it
     end     b"z"   all of it was sent
@@ -20,9 +21,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 
-BEGIN, DATA, END, ERROR = b"b", b"d", b"z", b"e"
+TOLD, BEGIN, DATA, END, ERROR = b"t", b"b", b"d", b"z", b"e"
 MAX_FRAME = 1 << 20
+MAX_TOLD = 100
+"""In one answer."""
 MAX_REQUEST = 64 << 10
 """Bytes of a request, configuration of all places of an image included."""
 
@@ -43,17 +47,27 @@ def send(connection: socket.socket, kind: bytes, content: bytes = b"") -> None:
 class Frames:
     """The frames that come from a socket."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, told: Callable[[bytes], None]) -> None:
+        """`told` gets what is there for who watches; it raises ValueError for what makes no sense."""
         self._connection = connection
+        self._told = told
+        self._left = MAX_TOLD
         self._file = connection.makefile("rb", buffering=256 << 10)
 
     def next(self) -> tuple[bytes, bytes]:
         """Kind and content of the next frame. Raises FramesError, TimeoutError."""
         try:
-            kind, length = _HEAD.unpack(self._exactly(_HEAD.size))
-            if kind not in (BEGIN, DATA, END, ERROR) or length > MAX_FRAME:
-                raise FramesError("what it sends makes no sense")
-            return kind, self._exactly(length)
+            while True:
+                kind, length = _HEAD.unpack(self._exactly(_HEAD.size))
+                if kind not in (TOLD, BEGIN, DATA, END, ERROR) or length > MAX_FRAME:
+                    raise FramesError("what it sends makes no sense")
+                content = self._exactly(length)
+                if kind != TOLD:
+                    return kind, content
+                if not self._left:
+                    raise FramesError("it tells more than it should")
+                self._left -= 1
+                self._told(content)
         except TimeoutError:
             raise
         except (OSError, ValueError) as error:  # the last one when closed by another thread meanwhile

@@ -46,10 +46,10 @@ _ERRORS = {one.__name__: one for one in _RAISED}
 class Fetcher:
     """The other process. Ends with `close`. Safe to use from several threads."""
 
-    def __init__(self, request: dict[str, Any], patience: float) -> None:
-        """`patience` is how long an answer may take, in seconds. Raises what the first packet is answered with, and
-        Unsupported."""
-        self._patience = patience
+    def __init__(self, request: dict[str, Any], options: Sequence[SourceOptions]) -> None:
+        """`options` are those of all places. Raises what the first packet is answered with, and Unsupported."""
+        self._patience = max(map(_patience, options))
+        self._observer = options[0].observer
         self._lock = threading.Lock()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -74,7 +74,7 @@ class Fetcher:
         except OSError:
             mine.close()
             raise SourceUnreachable(f"the process that fetches has ended ({self._process.how()})") from None
-        return Frames(mine)
+        return Frames(mine, self._told)
 
     def whole(self, what: str, request: dict[str, Any], limit: int) -> tuple[dict[str, Any], bytes]:
         """An answer of at most `limit` bytes, with what is said about it. Raises TransientFailure, OciError and the
@@ -96,6 +96,12 @@ class Fetcher:
         self._control.close()
         self._process.end()
 
+    def _told(self, content: bytes) -> None:
+        if self._observer is not None:
+            from .told import deliver  # only for those who want an explanation
+
+            deliver(content, self._observer)
+
     def _start(self, request: dict[str, Any]) -> None:
         self._control.settimeout(START_SECONDS)
         answer = b""
@@ -115,8 +121,7 @@ class Fetcher:
 def fetcher(places: Sequence[tuple[ImageReference, SourceOptions]]) -> Fetcher:
     """One for the registries that may have an image. Raises ConfigError."""
     return Fetcher({"places": [{"reference": str(reference), "options": _options(options)}
-                               for reference, options in places]},
-                   max(_patience(options) for _, options in places))
+                               for reference, options in places]}, [options for _, options in places])
 
 
 class SeparateSource:
@@ -160,7 +165,7 @@ class SignatureStore:
     """Files below an address, over the network; `host` is host or host:port. Raises ConfigError."""
 
     def __init__(self, host: str, options: SourceOptions) -> None:
-        self._fetcher = Fetcher({"store": host, "options": _options(options)}, _patience(options))
+        self._fetcher = Fetcher({"store": host, "options": _options(options)}, [options])
 
     def file(self, url: str, limit: int) -> tuple[int, bytes]:
         """As `http.Http.file`."""
@@ -258,6 +263,7 @@ def _shown(text: object) -> str:
 
 def _options(options: SourceOptions) -> dict[str, Any]:
     values = {field.name: getattr(options, field.name) for field in fields(options) if field.name not in _OURS}
+    values["observed"] = options.observer is not None
     return {key: str(value) if isinstance(value, Path) else
             [str(one) for one in value] if isinstance(value, tuple) else value for key, value in values.items()}
 
