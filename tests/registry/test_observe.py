@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,12 +15,14 @@ from hypothesis import strategies as st
 
 from bootcd.errors import BootcdError, ImageNotFound
 from bootcd.model import ImageReference
-from bootcd.registry.auth import Lookup
+from bootcd.registry.auth import Credentials, Lookup
 from bootcd.registry.http import proxy_for
 from bootcd.registry.observe import Exchange
+from bootcd.registry.peer import Peer
 from bootcd.registry.proxies import Proxy
 from bootcd.registry.registries import Registries, parse
 from bootcd.registry.sources import SourceOptions, open_source
+from bootcd.registry.told import Sender, deliver
 from kit.images import IndexBuilder
 from kit.pulling import AMD64, FAST, IMAGE, SECRET, auth_file, serve_image
 from kit.scripted_server import Reply, ScriptedServer
@@ -85,3 +90,48 @@ def test_no_password_makes_an_address_tell_it(scheme: str, password: str) -> Non
     for address in (f"{scheme}me:{password}@proxy.example:3128", f"{scheme}me:{password}@proxy.example:3128/{scheme}"):
         assert Proxy("", address).place == "proxy.example:3128"
     assert Proxy("", f"{scheme}proxy.example:3128/").place == "proxy.example:3128"
+
+
+class TestCrossingOver:
+    """From the process that fetches."""
+
+    PEER = Peer("server", "authority", datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC), False)
+    EXCHANGE = Exchange("GET", "https", "quay.io", "/v2/", Proxy("why", f"http://me:{SECRET}@proxy.example:1", "v"),
+                        "Basic", 200, "", PEER, trusted=True)
+    LOOKUP = Lookup(Credentials("file", "me", SECRET, SECRET, "quay.io"), ((Path("/a"), "is not there"),), "", "v")
+
+    def test_all_but_the_secrets_arrives(self) -> None:
+        seen, sent = Seen(), list[bytes]()
+        sender = Sender(sent.append)
+        sender.exchanged(self.EXCHANGE)
+        sender.looked("quay.io/os", self.LOOKUP)
+        sender.looked("quay.io/os", Lookup(None, (), "docker-credential-x"))
+        assert not any(SECRET.encode() in one for one in sent)
+        for one in sent:
+            deliver(one, seen)
+        assert seen.exchanges == [replace(self.EXCHANGE, proxy=Proxy("why", "proxy.example:1", "v"))]
+        assert seen.lookups == [
+            ("quay.io/os", replace(self.LOOKUP, found=Credentials("file", "me", "", entry="quay.io"))),
+            ("quay.io/os", Lookup(None, (), "docker-credential-x"))]
+
+    @given(data=st.data())
+    def test_nonsense_is_refused(self, data: st.DataObject) -> None:
+        sent: list[bytes] = []
+        Sender(sent.append).exchanged(self.EXCHANGE)
+        Sender(sent.append).looked("quay.io/os", self.LOOKUP)
+        document = json.loads(data.draw(st.sampled_from(sent)))
+        place = document
+        while True:
+            key = data.draw(st.sampled_from(sorted(place)))
+            if not isinstance(place[key], dict) or data.draw(st.booleans()):
+                break
+            place = place[key]
+        place[key] = data.draw(st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.integers()))
+        with contextlib.suppress(ValueError):
+            deliver(json.dumps(document).encode(), Seen())
+
+    @pytest.mark.parametrize("content", [b"", b"{", b"7", b"[]", b"{}", b"[" * 100_000, b'{"exchange": 7}',
+                                         b'{"name": "a", "lookup": {}}'])
+    def test_what_is_none_of_it(self, content: bytes) -> None:
+        with pytest.raises(ValueError):  # noqa: PT011 - whatever it says, it becomes one sentence
+            deliver(content, Seen())

@@ -27,6 +27,7 @@ from bootcd.errors import (
 )
 from bootcd.formats.oci import Descriptor
 from bootcd.model import ImageReference
+from bootcd.ops.doctor_places import Watch
 from bootcd.registry import separate
 from bootcd.registry.blob import read_blob
 from bootcd.registry.registries import Registries, parse
@@ -230,7 +231,7 @@ class TestNotBelieved:
         monkeypatch.setattr(separate, "PROGRAM", (sys.executable, str(program)))
         return program
 
-    def begin(self, program: Path, *lines: str) -> Source:
+    def begin(self, program: Path, *lines: str, observer: Watch | None = None) -> Source:
         program.write_text(textwrap.dedent("""
             import json, socket, struct, sys
             control = socket.socket(fileno=int(sys.argv[1]))
@@ -241,7 +242,7 @@ class TestNotBelieved:
             def frame(kind, content=b''):
                 answer.sendall(kind + struct.pack('>I', len(content)) + content)
         """) + "\n".join(lines) + "\nanswer.close()\ncontrol.recv(1)\n")
-        return open_source(ImageReference.parse("quay.io/os/os:1"), replace(OPTIONS, attempts=1))
+        return open_source(ImageReference.parse("quay.io/os/os:1"), replace(OPTIONS, attempts=1, observer=observer))
 
     @pytest.mark.parametrize(("lines", "error", "message"), [
         (["answer.sendall(b'd' + b'\\xff' * 8)"], SourceUnreachable, "makes no sense"),
@@ -261,6 +262,19 @@ class TestNotBelieved:
         source = self.begin(taken_over, *lines)
         try:
             with pytest.raises(error, match=message):
+                source.manifest(AMD64)
+        finally:
+            source.close()
+
+    @pytest.mark.parametrize(("lines", "message"), [
+        (["frame(b't', b'7')"], "makes no sense"),
+        (["try:", "    while True: frame(b't', b'{\"name\": \"a\", \"lookup\": {\"found\": null, \"files\": [], "
+          "\"helper\": \"\", \"variable\": \"\"}}')", "except OSError: pass"], "more than it should"),
+    ])
+    def test_who_watches_is_told_nonsense(self, taken_over: Path, lines: list[str], message: str) -> None:
+        source = self.begin(taken_over, *lines, observer=Watch())
+        try:
+            with pytest.raises(SourceUnreachable, match=message):
                 source.manifest(AMD64)
         finally:
             source.close()

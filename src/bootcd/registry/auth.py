@@ -286,6 +286,7 @@ class Authenticator:
         self._auth_file = auth_file
         self._lookup: Lookup | BootcdError | None = None
         self._looked_in: list[Path] = []
+        self._told = False
         self._lock = threading.Lock()
         self._header: str | None = None
         self._expires = float("inf")
@@ -347,7 +348,8 @@ class Authenticator:
     def _known(self) -> Credentials | None:
         """Who we are, for a registry that has asked."""
         lookup = self._look()
-        if self._http.observer is not None:
+        if self._http.observer is not None and not self._told:
+            self._told = True
             self._http.observer.looked(f"{self._host}/{self._repository}", lookup)
         return lookup.found
 
