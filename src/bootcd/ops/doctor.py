@@ -2,8 +2,9 @@
 """How a pull of an image would go, step by step, in the order in which it goes.
 
 Nothing is decided here. What files say is told by the functions that a pull asks for its decisions; what a registry
-says, by a pull that ends after manifest, signatures and config, and that is watched (registry/observe.py). A step that
-fails does not keep others from being told, as far as they do not need it.
+says, by a pull that ends after manifest, signatures and config, and that is watched (registry/observe.py); for root it
+is the process without rights that asks, as ever. A step that fails does not keep others from being told, as far as they
+do not need it.
 
 This runs in the process of the caller and never in the daemon: it explains files of the machine, and whose right it is
 to read them is half of the explanation; asked by anybody, the daemon would tell what only root may read. It pulls as
