@@ -112,7 +112,7 @@ class _Examination:
             told.facts |= {"transport": reference.transport, "name": reference.name, "tag": reference.tag or "",
                            "digest": reference.digest or ""}
             if reference.transport != "docker":
-                self._files.append(reference.name)
+                self._files += [reference.path] if reference.path else []
                 which = f"image {reference.tag}" if reference.tag else reference.digest or "the only image"
                 told.says.append(f"{which} in {reference.name} ({reference.transport})")
             else:

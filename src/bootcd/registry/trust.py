@@ -74,8 +74,7 @@ def load(policy: str = "", stores: str = "") -> Trust:
 @dataclass(frozen=True, slots=True)
 class Prospect:
     """What is known of an image's case before anything is asked: what decides, and where signatures are looked for.
-    `reference`
-    is as policies have it. Images of this machine have no `section`: their signatures are beside them."""
+    `reference` is as policies have it. Images of this machine have no `section`: their signatures are beside them."""
 
     reference: ImageReference
     decision: Decision
