@@ -36,7 +36,7 @@ START_SECONDS = 60.0
 _MARGIN = 30.0
 """Seconds more than the other process waits for a server."""
 _MAX_TEXT = 2000
-_OURS = ("separate", "limit")
+_OURS = ("separate", "limit", "observer")
 """Options that are no matter of the other process: a limit slows down whoever reads from it."""
 _RAISED = (SourceUnreachable, BlobMismatch, OciError, errors.AuthenticationFailed, errors.BlobNotFound,
            errors.ImageNotFound, errors.ConfigError, errors.Unsupported)
