@@ -25,7 +25,7 @@ EXPECTED = {
     "usr/lib/systemd/catalog/bootcd.catalog",
     "usr/lib/systemd/system/boot-complete.target.d/10-bootcd.conf",
     "usr/lib/systemd/system-preset/80-bootcd.preset",
-    "usr/lib/tmpfiles.d/bootcd.conf",
+    "usr/lib/sysusers.d/bootcd.conf", "usr/lib/tmpfiles.d/bootcd.conf",
     "usr/share/bash-completion/completions/bootcctl",
     "usr/share/dbus-1/interfaces/org.bootcd1.Deployment.xml",
     "usr/share/dbus-1/interfaces/org.bootcd1.Job.xml",
