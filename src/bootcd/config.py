@@ -52,6 +52,8 @@ class Config:
     pull_metered: str = "check"
     """What a run that nobody waits for does over a metered connection: check, allow (a download as well) or never (not
     even ask)."""
+    pull_by_file: bool = True
+    """Whether layers in the format zstd:chunked are fetched by file, where that saves something."""
     registry_ca_file: str = ""
     """PEM file with the authorities trusted in place of the system's; empty for those."""
     registry_auth_file: str = ""

@@ -138,9 +138,10 @@ def _handler(server: ScriptedServer) -> type[BaseHTTPRequestHandler]:
         def _answer(self, reply: Reply, wanted: str | None) -> None:
             status, body, headers = reply.status, reply.body, dict(reply.headers)
             if wanted and reply.ranges and status == 200:
-                start = int(wanted.removeprefix("bytes=").rstrip("-"))
-                headers.setdefault("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-                status, body = 206, body[start:]
+                first, _, last = wanted.removeprefix("bytes=").partition("-")
+                start, end = int(first), min(int(last or len(body)), len(body) - 1)
+                headers.setdefault("Content-Range", f"bytes {start}-{end}/{len(body)}")
+                status, body = 206, body[start : end + 1]
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)

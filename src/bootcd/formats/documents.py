@@ -25,9 +25,7 @@ def parse_object(data: bytes, name: str, limit: int, kind: type[FormatError]) ->
     if len(data) > limit:
         raise kind(f"{name}: larger than {limit} bytes")
     try:
-        value = json.loads(
-            bytes(data).decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer, parse_constant=_constant
-        )
+        value = DECODER.decode(bytes(data).decode("utf-8"))
     except UnicodeDecodeError as error:
         raise kind(f"{name}: not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -63,6 +61,10 @@ def _integer(text: str) -> int:
 
 def _constant(text: str) -> Any:
     raise ValueError(f"{text} is no JSON number")
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=_integer, parse_constant=_constant)
+"""Reads JSON as all of this is read; raises ValueError and RecursionError."""
 
 
 class JsonObject:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -63,6 +64,15 @@ class Guard:
             self._written = 0
             if not self.fits(0):
                 raise RootFull(f"{self._path}: {self.sums()}")
+
+    def counting(self, read: Callable[[int], bytes]) -> Callable[[int], bytes]:
+        """`read`, with all that it gives counted."""
+        def counted(size: int) -> bytes:
+            data = read(size)
+            self.count(len(data))
+            return data
+
+        return counted
 
     def sums(self) -> str:
         """What is free, for an error."""

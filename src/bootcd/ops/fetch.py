@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+from ..config import Config
 from ..errors import FormatError, IntegrityError, Interrupted, LayerTooLarge
 from ..formats.oci import Descriptor
 from ..linux.room import Guard
@@ -23,6 +24,7 @@ from ..registry.partial import Partial, Partials
 from ..registry.sources import Source
 from ..store.layers import LayerStats, import_layer
 from ..store.repository import Repository
+from .byfile import ByFile
 
 _PIECE = 1 << 20
 _WRONG = (FormatError, IntegrityError, LayerTooLarge)
@@ -35,14 +37,14 @@ class Layers:
 
     def __init__(
         self, repository: Repository, source: Source, missing: Iterable[tuple[Descriptor, str]], *,
-        max_layer_size: int, progress: Progress, partials: Partials,
+        config: Config, progress: Progress, partials: Partials,
     ) -> None:
         self.left = list(missing)
         self.stats = LayerStats()
         self.resumed = 0
         self._repository = repository
         self._source = source
-        self._max_layer_size = max_layer_size
+        self._max_layer_size = config.pull_max_layer_size
         self._progress = progress
         # Bytes from this machine itself come again as fast as from a file, and two streams from its disk no faster.
         self._is_remote = is_remote(source)
@@ -51,6 +53,17 @@ class Layers:
         self._lock = threading.Lock()
         self._readers: set[LayerReader] = set()
         self._stopped = False
+        self._by_file = ByFile(repository, source, config, self._guard, progress, self._held)
+
+    @property
+    def saved(self) -> int:
+        """Compressed bytes of imported layers that were here, in other layers."""
+        return self._by_file.saved
+
+    @property
+    def wasted(self) -> int:
+        """Bytes that came in the attempt to save some."""
+        return self._by_file.wasted
 
     @property
     def size(self) -> int:
@@ -107,6 +120,22 @@ class Layers:
             reader.stop()
 
     def _one(self, descriptor: Descriptor, diff_id: str) -> None:
+        if not self._import_by_file(descriptor, diff_id):
+            self._import_whole(descriptor, diff_id)
+        self._partials.remove(descriptor.digest)
+        with self._lock:
+            self.left.remove((descriptor, diff_id))
+
+    def _import_by_file(self, descriptor: Descriptor, diff_id: str) -> bool:
+        if descriptor.digest in self._partials.sizes():  # the rest of it costs less than looking for files
+            return False
+        stats = self._by_file.import_layer(descriptor, diff_id)
+        if stats is not None:
+            with self._lock:
+                self.stats.add(stats)
+        return stats is not None
+
+    def _import_whole(self, descriptor: Descriptor, diff_id: str) -> None:
         while True:
             partial = self._partials.of(descriptor) if self._is_remote else None
             try:
@@ -117,15 +146,12 @@ class Layers:
                     raise
                 self._progress.note(f"What was kept of layer {descriptor.digest} is wrong; it is fetched anew: {error}")
             else:
-                break
-        self._partials.remove(descriptor.digest)
-        with self._lock:
-            self.left.remove((descriptor, diff_id))
+                return
 
     def _import(self, descriptor: Descriptor, diff_id: str, partial: Partial | None) -> None:
         with self._reader(descriptor, diff_id, partial) as reader:
             try:
-                stats = import_layer(self._repository, diff_id, _guarded(reader.read, self._guard))
+                stats = import_layer(self._repository, diff_id, self._guard.counting(reader.read))
             except FormatError:
                 # What came down the line wrong rarely makes sense as a tar either. The end of the blob tells which it
                 # is.
@@ -140,26 +166,24 @@ class Layers:
     def _reader(self, descriptor: Descriptor, diff_id: str, partial: Partial | None) -> Iterator[LayerReader]:
         reader = LayerReader(self._source, descriptor, diff_id, max_size=self._max_layer_size,
                              progress=self._progress, partial=partial)
+        with self._held(reader):
+            try:
+                yield reader
+            except _WRONG:
+                reader.close()
+                self._progress.advance(-reader.received)  # comes again, if at all
+                raise
+
+    @contextmanager
+    def _held(self, reader: LayerReader) -> Iterator[LayerReader]:
+        """One that ends with the block, or when everything ends."""
         try:
             with self._lock:
                 self._readers.add(reader)
                 if self._stopped:
                     raise Interrupted("interrupted; what was finished is kept")
             yield reader
-        except _WRONG:
-            reader.close()
-            self._progress.advance(-reader.received)  # comes again, if at all
-            raise
         finally:
             reader.close()
             with self._lock:
                 self._readers.discard(reader)
-
-
-def _guarded(read: Callable[[int], bytes], guard: Guard) -> Callable[[int], bytes]:
-    def counted(size: int) -> bytes:
-        data = read(size)
-        guard.count(len(data))
-        return data
-
-    return counted

@@ -153,8 +153,7 @@ def pull(
     some. Raises RootFull otherwise, and what reading the source raises.
     """
     partials.prune({descriptor.digest for descriptor, _ in offer.missing})
-    layers = Layers(repository, source, offer.missing, max_layer_size=config.pull_max_layer_size, progress=progress,
-                    partials=partials)
+    layers = Layers(repository, source, offer.missing, config=config, progress=progress, partials=partials)
     while layers.left:
         progress.begin(f"Downloading {len(layers.left)} of {len(offer.layers)} layers", layers.size)
         try:
@@ -168,7 +167,8 @@ def pull(
     images.put_manifest(offer.fetched.data)
     stats = layers.stats
     return PullStats(
-        layers=len(offer.layers), layers_fetched=len(offer.missing), downloaded=offer.download_size - layers.resumed,
-        reused=offer.reused_size, objects_written=stats.objects_written, object_bytes_written=stats.bytes_written,
+        layers=len(offer.layers), layers_fetched=len(offer.missing),
+        downloaded=offer.download_size - layers.resumed - layers.saved + layers.wasted,
+        reused=offer.reused_size + layers.saved, objects_written=stats.objects_written, object_bytes_written=stats.bytes_written,
         objects_reused=stats.objects_reused, object_bytes_reused=stats.bytes_reused,
     )

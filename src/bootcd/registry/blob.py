@@ -17,20 +17,52 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import TracebackType
+from typing import Protocol
 
 from ..errors import BlobMismatch, DiffIdMismatch, LayerTooLarge, OciError
 from ..formats.oci import Descriptor
-from ..model import Progress, SilentProgress, is_digest
+from ..model import ImageReference, Progress, SilentProgress, is_digest
 from .decompress import decompress
 from .partial import Partial
 from .retry import Attempts
-from .sources import BlobStream, Source, TransientFailure
+from .sources import BlobStream, SourceOptions, TransientFailure
 
 _QUEUE_BYTES = 8 << 20
 _JOIN_SECONDS = 5.0
 
 
-def read_blob(source: Source, descriptor: Descriptor, limit: int) -> bytes:
+class Blobs(Protocol):
+    """What blobs are read from: a `Source`, or a view of one."""
+
+    reference: ImageReference
+    options: SourceOptions
+
+    def blob(self, descriptor: Descriptor, offset: int = 0) -> BlobStream:
+        """As `Source.blob`."""
+
+
+Wait = Callable[[float], object]
+"""Sleeps so many seconds, and raises when nobody waits for the result any more."""
+
+
+class Pieces(Protocol):
+    """A layer, uncompressed. One thread iterates and closes it."""
+
+    @property
+    def position(self) -> int:
+        """Compressed bytes that have come."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    def __next__(self) -> bytes: ...
+
+    def interrupt(self) -> None:
+        """As `BlobStream.interrupt`."""
+
+    def close(self) -> None: ...
+
+
+def read_blob(source: Blobs, descriptor: Descriptor, limit: int) -> bytes:
     """A small blob, verified. Raises OciError when it is larger than `limit` bytes, and what a source raises."""
     what = f"{source.reference}: blob {descriptor.digest}"
     if descriptor.size > limit:
@@ -50,8 +82,8 @@ class _Transfer:
     """
 
     def __init__(
-        self, source: Source, descriptor: Descriptor, what: str, progress: Progress,
-        wait: Callable[[float], object] = time.sleep, partial: Partial | None = None,
+        self, source: Blobs, descriptor: Descriptor, what: str, progress: Progress,
+        wait: Wait = time.sleep, partial: Partial | None = None,
     ) -> None:
         self._source = source
         self._descriptor = descriptor
@@ -138,13 +170,13 @@ class LayerReader:
     """A layer's uncompressed tar stream, as a file that can be read once.
 
     `diff_id` is what the image's config names; `max_size` bounds the uncompressed size in bytes; `progress` hears of
-    compressed bytes; `partial` is where they are kept. One thread reads; `close` may be called from any thread and at
-    any time, and must be called (or use `with`).
+    compressed bytes; `partial` is where they are kept. `pieces` makes the stream, for layers that are not fetched
+    whole. One thread reads; `close` may be called from any thread and at any time, and must be called (or use `with`).
     """
 
     def __init__(
-        self, source: Source, descriptor: Descriptor, diff_id: str, *, max_size: int, progress: Progress | None = None,
-        partial: Partial | None = None,
+        self, source: Blobs, descriptor: Descriptor, diff_id: str, *, max_size: int, progress: Progress | None = None,
+        partial: Partial | None = None, pieces: Callable[[Wait], Pieces] | None = None,
     ) -> None:
         """Starts to download. Raises OciError when the descriptor is of no layer that can be read."""
         self._what = f"{source.reference}: layer {descriptor.digest}"
@@ -163,7 +195,13 @@ class LayerReader:
         self._error: BaseException | None = None
         self._current = memoryview(b"")
         self._partial = partial
-        self._transfer = _Transfer(source, descriptor, self._what, progress or SilentProgress(), self._pause, partial)
+        self._transfer: _Transfer | Pieces
+        self._pieces: Iterator[bytes]
+        if pieces is not None:
+            self._transfer = self._pieces = pieces(self._pause)
+        else:
+            transfer = _Transfer(source, descriptor, self._what, progress or SilentProgress(), self._pause, partial)
+            self._transfer, self._pieces = transfer, decompress(transfer, self._compression)
         # A daemon, because nothing wakes it up while a server takes its time to answer at all.
         self._thread = threading.Thread(target=self._run, name=f"layer {descriptor.digest[:19]}", daemon=True)
         self._thread.start()
@@ -262,7 +300,7 @@ class LayerReader:
         diff = hashlib.new(algorithm)
         size = 0
         try:
-            for chunk in decompress(self._transfer, self._compression):
+            for chunk in self._pieces:
                 size += len(chunk)
                 if size > self._max_size:
                     raise LayerTooLarge(f"{self._what}: has more than {self._max_size} bytes when decompressed")
@@ -282,3 +320,10 @@ class LayerReader:
         raise OciError(f"{self._what}: {error}") from None
 
 
+class Part(_Transfer):
+    """Bytes from the middle of a blob: their number is checked, nothing else. For who checks what is made of them."""
+
+    def _finish(self) -> None:
+        self.close()
+        if self.position != self._descriptor.size:
+            raise BlobMismatch(f"{self._what}: a part has {self.position} bytes, not {self._descriptor.size}")

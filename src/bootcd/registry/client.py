@@ -63,6 +63,17 @@ class RegistrySource:
             raise
         return Download(what, answer, descriptor.size, offset, skip)
 
+    def part(self, descriptor: Descriptor, start: int, size: int) -> Download:
+        what = f"{self.reference}: blob {descriptor.digest}"
+        end = start + size
+        answer = self._get(what, f"blobs/{descriptor.digest}", {"Range": f"bytes={start}-{end - 1}"})
+        try:
+            self._check_part(what, answer, descriptor.size, start, end)
+        except BaseException:
+            answer.close()
+            raise
+        return Download(what, answer, end, start, 0)
+
     def prepare(self) -> None:
         """Read, while that is permitted, whatever will be needed of this machine's files. Raises nothing: what is
         missing counts when it is needed."""
@@ -140,6 +151,20 @@ class RegistrySource:
         if total is not None and total != size:
             raise BlobMismatch(f"{what}: has {total} bytes, not {size}")
         return offset - begin
+
+    def _check_part(self, what: str, answer: Answer, size: int, start: int, end: int) -> None:
+        if answer.status == 404:
+            raise BlobNotFound(f"{what}: the registry does not have it")
+        if answer.status == 416:
+            raise BlobMismatch(f"{what}: the registry has less than {end} of its {size} bytes")
+        if answer.status == 200:
+            raise SourceUnreachable(f"{what}: the registry sends all of it when asked for a part")
+        self._expect(what, answer, 206)
+        match = _CONTENT_RANGE.fullmatch(answer.header("Content-Range") or "")
+        if match is None or (int(match[1]), int(match[2])) != (start, end - 1):
+            raise SourceUnreachable(f"{what}: the registry sends another part than bytes {start} to {end - 1}")
+        if match[3] not in ("*", str(size)):
+            raise BlobMismatch(f"{what}: has {match[3]} bytes, not {size}")
 
 
 class Download:

@@ -42,7 +42,7 @@ def decompress(pieces: Iterator[bytes], compression: str) -> Iterator[bytes]:
     if compression == "none":
         return pieces
     if compression == "gzip":
-        return _together(_gunzip(pieces))
+        return together(_gunzip(pieces))
     if compression == "zstd":
         return _unzstd(pieces)
     raise OciError(f"compression {compression!r} is not supported")
@@ -85,7 +85,7 @@ def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
         raise OciError(f"gzip data ends in the middle at byte {position}")
 
 
-def _together(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def together(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Join small pieces, since each one costs a hand-over to another thread."""
     pending: list[bytes] = []
     size = 0

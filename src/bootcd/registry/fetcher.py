@@ -10,7 +10,7 @@ The socket whose descriptor is named belongs to whoever asked (`separate`); with
     first packet   {"places": [{"reference": TEXT, "options": OPTIONS}, …]}, or {"store": HOST, "options": OPTIONS}
     answer         {"ready": [what could not be given up, …]}, or {"error": …} as in `frames`
     requests       {"document": NAME, "size": BYTES or null, "place": NUMBER}
-                   {"blob": DIGEST, "size": BYTES, "offset": BYTES, "place": NUMBER}
+                   {"blob": DIGEST, "size": BYTES, "offset": BYTES, "length": BYTES or null for all, "place": NUMBER}
                    {"file": URL, "limit": BYTES}                      in the store
 """
 
@@ -113,7 +113,8 @@ class _Server:
 
     def _blob(self, request: dict[str, Any], connection: socket.socket) -> None:
         descriptor = Descriptor("", request["blob"], request["size"])
-        stream = self._places[request["place"]].blob(descriptor, request["offset"])
+        place, offset, length = self._places[request["place"]], request["offset"], request["length"]
+        stream = place.blob(descriptor, offset) if length is None else place.part(descriptor, offset, length)
         try:
             frames.send(connection, frames.BEGIN, b"{}")
             for piece in stream:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from ..errors import BlobMismatch, BootcdError, FormatError, ImageNotFound, SourceError
 from ..formats.oci import Descriptor, Manifest
 from ..model import ImageReference, Platform
-from .sources import BlobStream, FetchedManifest, Source, SourceOptions
+from .sources import BlobStream, FetchedManifest, Ranged, SourceOptions
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -27,7 +27,7 @@ _NEXT = (SourceError, ImageNotFound, BlobMismatch, FormatError)
 class Mirrored:
     """`places` are asked in this order. `reference` is the name that people use, whatever it is called there."""
 
-    def __init__(self, reference: ImageReference, options: SourceOptions, places: Sequence[Source]) -> None:
+    def __init__(self, reference: ImageReference, options: SourceOptions, places: Sequence[Ranged]) -> None:
         self.reference = reference
         self.options = options
         self._places = tuple(places)
@@ -48,11 +48,14 @@ class Mirrored:
             self._asked.add(descriptor.digest)
         return self._any(lambda place: place.blob(descriptor, offset))
 
+    def part(self, descriptor: Descriptor, start: int, size: int) -> BlobStream:
+        return self._any(lambda place: place.part(descriptor, start, size))
+
     def close(self) -> None:
         for place in self._places:
             place.close()
 
-    def _any(self, ask: Callable[[Source], T]) -> T:
+    def _any(self, ask: Callable[[Ranged], T]) -> T:
         """The first answer. Without any, the word of the registry itself counts, which comes last: a mirror that does
         not answer says nothing about what there is. What failed only for now is the caller's to try again."""
         first = self._first

@@ -147,18 +147,24 @@ class SeparateSource:
         return data, declared if isinstance(declared, str) else None
 
     def blob(self, descriptor: Descriptor, offset: int = 0) -> _Stream:
+        return self._stream(descriptor, offset, None)
+
+    def part(self, descriptor: Descriptor, start: int, size: int) -> _Stream:
+        return self._stream(descriptor, start, size)
+
+    def close(self) -> None:
+        self._fetcher.close()
+
+    def _stream(self, descriptor: Descriptor, offset: int, length: int | None) -> _Stream:
         what = f"{self.reference}: blob {descriptor.digest}"
         answer = self._fetcher.ask({"blob": descriptor.digest, "size": descriptor.size, "offset": offset,
-                                    "place": self._place})
+                                    "length": length, "place": self._place})
         try:
             begun(what, answer)
         except BaseException:
             answer.close()
             raise
         return _Stream(what, answer)
-
-    def close(self) -> None:
-        self._fetcher.close()
 
 
 class SignatureStore:

@@ -149,6 +149,15 @@ class CarriesSignatures(Protocol):
         """Those of a manifest, unverified, each with its name there."""
 
 
+@runtime_checkable
+class Ranged(Source, Protocol):
+    """A source that gives parts of blobs."""
+
+    def part(self, descriptor: Descriptor, start: int, size: int) -> BlobStream:
+        """`size` bytes of a blob from `start` on, unverified. Raises as `blob`, and SourceUnreachable when the other
+        side does not know how."""
+
+
 class TransientFailure(Exception):
     """A transfer broke off and trying again may help; never leaves this package.
 
@@ -204,13 +213,13 @@ def endpoints(
         yield endpoint, there
 
 
-def _here(endpoints: Sequence[tuple[ImageReference, SourceOptions]]) -> list[Source]:
+def _here(endpoints: Sequence[tuple[ImageReference, SourceOptions]]) -> list[Ranged]:
     from .client import RegistrySource
 
     return [RegistrySource(reference, options) for reference, options in endpoints]
 
 
-def _separate(endpoints: Sequence[tuple[ImageReference, SourceOptions]]) -> list[Source]:
+def _separate(endpoints: Sequence[tuple[ImageReference, SourceOptions]]) -> list[Ranged]:
     from .separate import SeparateSource, fetcher
 
     one = fetcher(endpoints)

@@ -63,9 +63,12 @@ class LayerStats:
         self.bytes_reused += other.bytes_reused
 
 
+LAYER_PREFIX = "oci-layer-"
+
+
 def layer_name(diff_id: str) -> str:
     """The name of a layer's stream."""
-    return f"oci-layer-{diff_id}"
+    return LAYER_PREFIX + diff_id
 
 
 def has_layer(repo: Repository, diff_id: str) -> bool:
