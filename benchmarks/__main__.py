@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import bare, daemon, deployments, etc, fetch, image
+from benchmarks import bare, byfile, daemon, deployments, etc, fetch, image
 
 DEPLOYMENTS = 100
 BOOTCCTL = [sys.executable, "-m", "bootcd.cli"]
@@ -117,6 +117,7 @@ def program(report: Report, work: Path, layout: Path, tar: Path, options: argpar
     etc.measure(report, fresh(work / "etc"), options.repeat)
     living(report, work, layout, options.repeat)
     many(report, work, options.repeat)
+    byfile.measure(report, fresh(work / "by-file"), run, options.repeat, options.quick)
 
 
 def fresh(path: Path) -> Path:

@@ -40,9 +40,9 @@ def sizes(shape: Shape, seed: int) -> list[int]:
     return [int(size * factor) + 1 for size in drawn]
 
 
-def write_tar(target: Path, shape: Shape, seed: int) -> None:
-    """One layer as a tar file."""
-    rng = random.Random(seed)
+def write_tar(target: Path, shape: Shape, seed: int, changed: int = 0) -> None:
+    """One layer as a tar file. With `changed`, every so manieth file has another content than without."""
+    rng, other = random.Random(seed), random.Random(-seed)
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
         for directory in ("boot", "etc", "run", "sysroot", "var", "usr", "usr/lib", "usr/lib/modules",
                           "usr/lib/modules/6.12", f"usr/{seed}"):
@@ -52,7 +52,10 @@ def write_tar(target: Path, shape: Shape, seed: int) -> None:
         for number, size in enumerate(sizes(shape, seed)):
             if number % 100 == 0:
                 archive.addfile(_info(f"usr/{seed}/{number // 100:04}", tarfile.DIRTYPE, 0o755))
-            _add(archive, f"usr/{seed}/{number // 100:04}/{number:06}", _content(rng, size))
+            content = _content(rng, size)
+            if changed and number % changed == changed // 2:
+                content = _content(other, size)
+            _add(archive, f"usr/{seed}/{number // 100:04}/{number:06}", content)
 
 
 def _content(rng: random.Random, size: int) -> bytes:

@@ -94,7 +94,8 @@ class TestAnnotations:
 
     @pytest.mark.parametrize("position", [
         "", "1:2:3", "x", "100:20:50:2", "100:20:50:1:1", "-1:20:50:1", "190:20:50:1", "8:20:50:1", "100:0:50:1",
-        "999999999999999:1:1:1", f"100:{(32 << 20) + 1}:50:1", f"100:20:{(512 << 20) + 1}:1", "1e2:20:50:1", "١٠٠:20:50:1",
+        "999999999999999:1:1:1", f"100:{(32 << 20) + 1}:50:1", f"100:20:{(512 << 20) + 1}:1", "1e2:20:50:1",
+        "١٠٠:20:50:1",
     ])
     def test_nonsense(self, position: str) -> None:
         given = {PREFIX + "manifest-position": position, PREFIX + "manifest-checksum": DIGEST}
@@ -159,19 +160,19 @@ class TestContents:
         assert peak < 32 << 20
 
     def test_white_space_without_end(self) -> None:
-        with pytest.raises(OciError, match="expected {"):
+        with pytest.raises(OciError, match=r"expected {"):
             parse_contents(iter([b" " * 1_000_000] * 20), 100)
 
     def test_one_value_without_end(self) -> None:
         with pytest.raises(OciError, match="not JSON"):
             parse_contents(iter([b'{"', *[b"x" * 1_000_000] * 20, b'":1}']), 100)
 
-    @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(1, 1 << 40), st.binary(min_size=32,
-                    max_size=32)), max_size=20), st.integers(1, 100), st.randoms())
-    def test_round_trip(self, parts: list[tuple[int, int, int, bytes]], step: int, random: Any) -> None:
+    @given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50), st.integers(1, 1 << 40)), max_size=20),
+           st.integers(1, 100), st.randoms(use_true_random=False))
+    def test_round_trip(self, parts: list[tuple[int, int, int]], step: int, random: Any) -> None:
         contents, position = [], 0
-        for gap, length, size, digest in parts:
-            contents.append(Content(position + gap, position + gap + length, size, digest))
+        for number, (gap, length, size) in enumerate(parts):
+            contents.append(Content(position + gap, position + gap + length, size, bytes([number]) * 32))
             position += gap + length
         entries = [entry(offset=one.start, endOffset=one.end, size=one.size, digest=f"sha256:{one.digest.hex()}")
                    for one in contents]

@@ -8,8 +8,8 @@ the tar there are skippable frames, whose places are in the annotations of the l
     skippable frame: table of contents | skippable frame: tar-split | skippable frame: footer
 
 The table of contents is a zstd frame of JSON: for each file the compressed bytes that hold its content, its size and
-its SHA-256. tar-split is a zstd frame of JSON lines: all bytes of the tar that are no contents, in order, and the sizes of
-the contents between them. The first versions of the format have none, and other names for their annotations.
+its SHA-256. tar-split is a zstd frame of JSON lines: all bytes of the tar that are no contents, in order, and between
+them the sizes of the contents. The first versions of the format have none, and other names for their annotations.
 
 Nothing here is taken at its word: whoever puts a tar together by these tables checks its digest.
 
