@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -19,12 +19,29 @@ from bootcd.errors import BootcdError
 from bootcd.formats.oci import Descriptor
 from bootcd.model import ImageReference
 from bootcd.registry.blob import LayerReader, read_blob
-from bootcd.registry.sources import open_source
+from bootcd.registry.chunked import examine
+from bootcd.registry.sources import Ranged, open_source
 from kit.images import sha256
 from kit.pulling import AMD64, FAST, IMAGE, LAYERS
 from kit.scripted_server import Reply, ScriptedServer
 
 ONCE = replace(FAST, attempts=1, read_timeout=2.0)
+
+
+CHUNKED = Descriptor("application/vnd.oci.image.layer.v1.tar+zstd", sha256(b"hello"), 100, {
+    "io.github.containers.zstd-chunked.manifest-position": "50:5:5:1",
+    "io.github.containers.zstd-chunked.manifest-checksum": sha256(b"hello"),
+})
+
+
+class Nothing:
+    """No content is here."""
+
+    def find(self, wanted: Mapping[bytes, int]) -> tuple[()]:
+        return ()
+
+    def read(self, digest: bytes) -> Iterator[bytes]:
+        raise AssertionError("nothing was found")
 
 
 class RawServer:
@@ -88,6 +105,7 @@ ANSWERS = st.binary(max_size=200) | st.builds(
 def test_any_answer_raises_only_our_errors(raw: RawServer, answer: bytes) -> None:
     raw.answer = answer
     source = open_source(ImageReference.parse(f"{raw.host}/os:1"), ONCE)
+    assert isinstance(source, Ranged)
     try:
         with contextlib.suppress(BootcdError):
             source.manifest(AMD64)
@@ -99,6 +117,8 @@ def test_any_answer_raises_only_our_errors(raw: RawServer, answer: bytes) -> Non
             LayerReader(source, layer, sha256(b"hello"), max_size=1000) as reader,
         ):
             reader.read(100)
+        with contextlib.suppress(BootcdError):
+            examine(source, CHUNKED, Nothing())
     finally:
         source.close()
 

@@ -41,7 +41,7 @@ _PREFIXES = ("io.github.containers.zstd-chunked.", "io.containers.zstd-chunked."
 _POSITION = re.compile(r"([0-9]{1,15}):([0-9]{1,10}):([0-9]{1,10})(?::([0-9]{1,3}))?")
 _CRFS = "1"
 _FRAME_HEADER = 8
-_AHEAD = 2 << 20  # characters of one value: an entry with its xattrs, or a header of tar in base64
+_AHEAD = 1 << 20  # characters of one value: an entry with its xattrs, or a header of tar in base64
 _SPACE = re.compile(r"[ \t\n\r]*")
 
 
@@ -303,7 +303,7 @@ class _Text:
         self._passed += self._position
         have = len(parts[0])
         try:
-            while have < 2 * _AHEAD and not self._ended:
+            while have < _AHEAD + _AHEAD // 2 and not self._ended:
                 piece = next(self._pieces, None)
                 self._ended = piece is None
                 parts.append(self._decode(piece or b"", final=piece is None))
