@@ -31,7 +31,7 @@ from bootcd.ops.doctor_places import Watch
 from bootcd.registry import separate
 from bootcd.registry.blob import read_blob
 from bootcd.registry.registries import Registries, parse
-from bootcd.registry.sources import Source, SourceOptions, TransientFailure, open_source
+from bootcd.registry.sources import Ranged, Source, SourceOptions, TransientFailure, open_source
 from kit.images import Layer
 from kit.pulling import AMD64, FAST, IMAGE, LAYERS, SECRET, auth_file, fetch, pull, serve_image
 from kit.push import push
@@ -95,6 +95,13 @@ class TestTheSame:
         with_offset = source.blob(descriptor(layer), 100)
         assert b"".join(with_offset) == layer.blob[100:]
         assert server.seen[-1].headers["range"] == "bytes=100-"
+        assert isinstance(source, Ranged)
+        layer = LAYERS[2]
+        assert b"".join(source.part(descriptor(layer), 100, 50)) == layer.blob[100:150]
+        assert server.seen[-1].headers["range"] == "bytes=100-149"
+        server.serve(f"/v2/os/blobs/{layer.digest}", Reply(body=layer.blob, ranges=False))
+        with pytest.raises(SourceUnreachable, match="all of it when asked for a part"):
+            source.part(descriptor(layer), 100, 50)
 
     def test_a_cut_download_goes_on(self, server: ScriptedServer) -> None:
         layer = LAYERS[0]
