@@ -29,8 +29,8 @@ _INSTEAD = (FormatError, ImageUnusable, IntegrityError, RepositoryError, SourceE
 
 
 class ByFile:
-    """For the layers of one pull, several at a time. `saved` are the compressed bytes that were not fetched of the layers that were
-    imported, and `wasted` those that were fetched in vain."""
+    """For the layers of one pull, several at a time. `saved` are the compressed bytes that were not fetched of the
+    layers that were imported, and `wasted` those that were fetched in vain."""
 
     def __init__(
         self, repository: Repository, source: Source, config: Config, guard: Guard, progress: Progress,

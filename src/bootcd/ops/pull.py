@@ -169,6 +169,7 @@ def pull(
     return PullStats(
         layers=len(offer.layers), layers_fetched=len(offer.missing),
         downloaded=offer.download_size - layers.resumed - layers.saved + layers.wasted,
-        reused=offer.reused_size + layers.saved, objects_written=stats.objects_written, object_bytes_written=stats.bytes_written,
-        objects_reused=stats.objects_reused, object_bytes_reused=stats.bytes_reused,
+        reused=offer.reused_size + layers.saved, objects_written=stats.objects_written,
+        object_bytes_written=stats.bytes_written, objects_reused=stats.objects_reused,
+        object_bytes_reused=stats.bytes_reused,
     )

@@ -59,7 +59,7 @@ class Mirrored:
         """The first answer. Without any, the word of the registry itself counts, which comes last: a mirror that does
         not answer says nothing about what there is. What failed only for now is the caller's to try again."""
         first = self._first
-        failed: list[tuple[Source, BootcdError]] = []
+        failed: list[tuple[Ranged, BootcdError]] = []
         for number in range(len(self._places)):
             place = self._places[(first + number) % len(self._places)]
             try:
