@@ -169,13 +169,12 @@ def test_a_name_that_is_none(doctor: Doctor, reference: str) -> None:
     assert len(found["steps"]) == 1
 
 
-def test_an_alias_is_no_name(doctor: Doctor) -> None:
+def test_an_alias_stands_for_a_name(doctor: Doctor) -> None:
     doctor.registries('[aliases]\nos = "quay.io/team/os"\n')
-    found = doctor("os:1", status=2)
-    assert "quay.io/team/os, is not used" in found["message"]
-    assert found["advice"] == "Write the registry out: quay.io/team/os:1"
-    found = doctor(f"os@{IMAGE.manifest_digest}", status=2)
-    assert found["advice"] == f"Write the registry out: quay.io/team/os@{IMAGE.manifest_digest}"
+    found = doctor("os:1", "--offline")
+    assert "os:1 stands for quay.io/team/os:1" in says(found["name"])
+    assert found["name"]["facts"]["name"] == "quay.io/team/os"
+    assert doctor("other:1", "--offline", status=2)["message"].endswith("names no registry")
 
 
 def test_docker_hub(doctor: Doctor) -> None:

@@ -26,6 +26,7 @@ from bootcd.errors import (
     NothingStaged,
     Refused,
     RepositoryNotFound,
+    SourceUnreachable,
     TarError,
     UsageError,
 )
@@ -404,3 +405,16 @@ def test_json_is_ascii(machine: Machine) -> None:
     out = machine("list", "--json").out
     assert out.isascii()
     assert json.loads(out)[0]["pins"][0]["label"] == "Größe 🚀"
+
+
+def test_a_short_name_is_what_its_alias_says(machine: Machine, tmp_path: Path) -> None:
+    """An alias may stand for a registry only; nobody has this one."""
+    file = tmp_path / "registries.conf"
+    file.write_text('[aliases]\nos = "127.0.0.1:1/team/os"\n')
+    config = tmp_path / "bootcd.toml"
+    config.write_text(f'[registry]\nregistries-file = "{file}"\n')
+    done = machine("--config", str(config), "switch", "os:1")
+    assert done.status == SourceUnreachable.exit_status
+    assert "bootcctl: os:1 stands for 127.0.0.1:1/team/os:1, an alias of registries.conf\n" in done.err
+    assert "127.0.0.1:1/team/os:1: " in done.err
+    assert "names no registry" in machine("--config", str(config), "switch", "other:1").err

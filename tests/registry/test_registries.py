@@ -176,3 +176,15 @@ def test_why_a_file_is_read(tmp_path: Path) -> None:
     assert (found.files, found.variable) == ((file,), variable)
     assert choose("", {}).why.startswith("the first that exists of /etc/bootcd/registries.conf and")
     assert load(found.files).aliases == {"os": "quay.io/team/os"}
+
+
+@pytest.mark.parametrize(("image", "whole"), [
+    ("os", "quay.io/team/os"), ("os:1", "quay.io/team/os:1"), (f"os:1@{DIGEST}", f"quay.io/team/os:1@{DIGEST}"),
+    ("team/os", "example.org:5000/os"), ("other", "other"), ("other/os", "other/os"),
+    ("localhost/os", "localhost/os"), ("quay.io/os", "quay.io/os"), ("host:5000/os", "host:5000/os"),
+    ("oci:os", "oci:os"), ("tar:os", "tar:os"), ("docker://os", "docker://os"), ("", ""), ("OS", "OS"), ("a b", "a b"),
+])
+def test_short_names(image: str, whole: str) -> None:
+    known = Registries(aliases={"os": "quay.io/team/os", "team/os": "example.org:5000/os", "host": "wrong",
+                                "oci": "wrong", "docker": "wrong"})
+    assert known.expand(image) == whole

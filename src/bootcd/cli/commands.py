@@ -9,7 +9,7 @@ from collections.abc import Callable
 from ..errors import ConnectionMetered, NotProven, UsageError
 from ..ops.host import Host
 from ..ops.results import ChangeResult
-from . import output
+from . import names, output
 from .hosts import host
 from .text import printable
 
@@ -88,7 +88,7 @@ def upgrade(options: Namespace) -> int:
 
 def switch(options: Namespace) -> int:
     return change(options, lambda machine: machine.switch(
-        options.image, download_only=options.download_only, allow_untried=options.allow_untried,
+        names.whole(options), download_only=options.download_only, allow_untried=options.allow_untried,
         take_from=options.take_from, apply=options.apply, soft_reboot=options.soft_reboot,
         max_rate=options.max_rate, max_download=options.max_download))
 
@@ -124,7 +124,7 @@ def adopt(options: Namespace) -> int:
 
 def install(options: Namespace) -> int:
     return change(options, lambda machine: machine.install(
-        options.image, kargs=options.karg, take_from=options.take_from), direct=True)
+        names.whole(options), kargs=options.karg, take_from=options.take_from), direct=True)
 
 
 def install_to_disk(options: Namespace) -> int:
@@ -132,7 +132,7 @@ def install_to_disk(options: Namespace) -> int:
     if options.sysroot is not None or options.esp is not None:
         raise UsageError("a new disk has its own sysroot and boot partition", advice="Leave --sysroot and --esp out.")
     with host(options, direct=True) as machine:
-        result = machine.install_to_disk(options.disk, options.image, DiskOptions(
+        result = machine.install_to_disk(options.disk, names.whole(options), DiskOptions(
             wipe=options.wipe, dry_run=options.dry_run, filesystem=options.filesystem, encrypt=options.encrypt,
             esp_size=options.esp_size, root_size=options.root_size, image_size=options.image_size,
             kargs=tuple(options.karg), root_ssh_keys=options.root_ssh_authorized_keys),

@@ -7,20 +7,20 @@ from argparse import Namespace
 
 from ..errors import Untrusted
 from ..ops.results import PullResult
-from . import output, trust_output
+from . import names, output, trust_output
 from .hosts import host
 
 
 def pull(options: Namespace) -> int:
     with host(options) as machine:
-        result = machine.image_pull(options.image, name=options.name, bootable=options.bootable,
+        result = machine.image_pull(names.whole(options), name=options.name, bootable=options.bootable,
                                     max_rate=options.max_rate, max_download=options.max_download)
     return _pulled(options, result)
 
 
 def verify(options: Namespace) -> int:
     with host(options) as machine:
-        found = machine.image_verify(options.image)
+        found = machine.image_verify(names.whole(options))
     output.emit_json(found) if options.json else trust_output.report(found)
     return 0 if found.accepted else Untrusted.exit_status
 

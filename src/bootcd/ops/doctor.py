@@ -14,13 +14,12 @@ root and with an environment of its own, and where that may make a difference, a
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import BootcdError, UsageError
+from ..errors import BootcdError
 from ..model import ImageReference, Platform
 from ..registry import registries
 from ..registry.client import served_by
@@ -105,10 +104,10 @@ class _Examination:
     def _name(self) -> ImageReference | None:
         reference: ImageReference | None = None
         with self._step("name") as told:
-            try:
-                reference = ImageReference.parse(self._image).absolute()
-            except UsageError as error:
-                raise self._with_alias(error) from None
+            image = self._expanded()
+            if image != self._image:
+                told.says.append(f"an alias of registries.conf: {self._image} stands for {image}")
+            reference = ImageReference.parse(image).absolute()
             told.facts |= {"transport": reference.transport, "name": reference.name, "tag": reference.tag or "",
                            "digest": reference.digest or ""}
             if reference.transport != "docker":
@@ -128,15 +127,11 @@ class _Examination:
                     told.says.append("the tag is latest where there is neither a tag nor a digest")
         return reference
 
-    def _with_alias(self, error: UsageError) -> UsageError:
-        """Names without a host are not completed, but whoever has an alias for one probably means that."""
-        name = re.split("[:@]", self._image)[0]
+    def _expanded(self) -> str:
+        """Files that make no sense are a step of their own."""
         with suppress(BootcdError):
-            known = registries.load(registries.files(self._machine.config.registry_registries_file)).aliases
-            if name in known:
-                return UsageError(f"{error}; the alias of registries.conf for it, {known[name]}, is not used",
-                                  advice=f"Write the registry out: {known[name]}{self._image[len(name):]}")
-        return error
+            return registries.load(registries.files(self._machine.config.registry_registries_file)).expand(self._image)
+        return self._image
 
     def _at_hand(self, reference: ImageReference) -> None:
         source: Source | None = None

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, RegistryBlocked, UsageError
-from ..model import ImageReference
+from ..model import TRANSPORTS, ImageReference
 
 _MAX_FILE = 1 << 20
 _PULLS = ("all", "digest-only", "tag-only")
+_SHORT = re.compile(r"[a-z0-9]+(?:[._/-]+[a-z0-9]+)*")
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
 
 
@@ -74,7 +75,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Registries:
-    """What the files say; `files` are those that were read. `aliases` are names for references, which are not used."""
+    """What the files say; `files` are those that were read. `aliases` are short names with what they stand for."""
 
     tables: Mapping[str, Registry] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
@@ -85,6 +86,14 @@ class Registries:
         text = str(reference)
         return max((table for table in self.tables.values() if table.matches(text)),
                    key=lambda table: table.matches(text), default=None)
+
+    def expand(self, image: str) -> str:
+        """What a short name stands for, with the tag or digest that it came with. Other names, and those without an
+        alias, stay as they are."""
+        if not is_short(image):
+            return image
+        name, tag_or_digest = _split(image)
+        return self.aliases[name] + tag_or_digest if name in self.aliases else image
 
     def endpoints(self, reference: ImageReference) -> tuple[Endpoint, ...]:
         """Where to ask for an image, in this order. Raises RegistryBlocked, and ConfigError when a location makes no
@@ -132,6 +141,23 @@ def choose(named: str = "", environ: Mapping[str, str] | None = None) -> Choice:
     if chosen:
         return Choice(found, "CONTAINERS_REGISTRIES_CONF of the environment", "CONTAINERS_REGISTRIES_CONF")
     return Choice(found, f"the first that exists of {' and '.join(map(str, usual))}")
+
+
+def is_short(image: str) -> bool:
+    """Whether this is the name of an image at a registry that it does not say: NAME[:TAG][@DIGEST], where NAME begins
+    with no host, and there is no transport."""
+    name, _ = _split(image)
+    first = name.partition("/")[0]
+    return _SHORT.fullmatch(name) is not None and "." not in first and first != "localhost" \
+        and not any(image.startswith(f"{transport}:") for transport in TRANSPORTS)
+
+
+def _split(image: str) -> tuple[str, str]:
+    name = image.partition("@")[0]
+    before, colon, tag = name.rpartition(":")
+    if colon and "/" not in tag:
+        name = before
+    return name, image[len(name):]
 
 
 def files(named: str = "", environ: Mapping[str, str] | None = None) -> list[Path]:
