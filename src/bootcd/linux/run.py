@@ -31,6 +31,7 @@ _LAST_WORDS = 2000
 _MAX_OUTPUT = 64 << 10
 _CHUNK = 16 << 10
 _END_SECONDS = 5.0
+_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def find(program: str) -> str | None:
@@ -174,8 +175,12 @@ class Served:
 
 def serve(argv: Sequence[str], descriptor: int) -> Served:
     """Start a program of our own, with our environment, and with one descriptor more. Raises Unsupported."""
+    # Where this package came from, which a path relative to our directory, or a test, may have said.
+    places = filter(None, (_PACKAGES, os.environ.get("PYTHONPATH")))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     try:
-        return Served(subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=[descriptor], cwd="/"))
+        return Served(subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=[descriptor], cwd="/",
+                                       env=environment))
     except OSError as error:
         raise Unsupported(f"cannot run {argv[0]}: {error.strerror}") from error
 
