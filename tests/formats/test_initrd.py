@@ -58,7 +58,7 @@ def test_nothing() -> None:
     (b"noise", "initrd: what begins at byte 0 is no part of an initrd"),
     (cpio(FILES)[:200], "initrd ends in the middle of a cpio archive"),
     (cpio(FILES)[:50], "initrd ends in the middle of a cpio archive"),
-    (gzip.compress(cpio(FILES))[:-20], "initrd ends in the middle of compressed data"),
+    (gzip.compress(cpio(FILES), mtime=0)[:-20], "initrd ends in the middle of compressed data"),
     (zstandard.compress(b"no archive" * 20), "initrd: there is no cpio archive where one should be"),
     (b"070701" + b"z" * 104, "initrd: the header of a cpio member is malformed"),
     (b"070701" + b"0" * 88 + b"00002000" + b"0" * 8, "initrd: a cpio member has a name of 8192 bytes"),
