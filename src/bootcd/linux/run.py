@@ -16,6 +16,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,6 @@ _LAST_WORDS = 2000
 _MAX_OUTPUT = 64 << 10
 _CHUNK = 16 << 10
 _END_SECONDS = 5.0
-_PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 def find(program: str) -> str | None:
@@ -175,8 +175,8 @@ class Served:
 
 def serve(argv: Sequence[str], descriptor: int) -> Served:
     """Start a program of our own, with our environment, and with one descriptor more. Raises Unsupported."""
-    # Where this package came from, which a path relative to our directory, or a test, may have said.
-    places = filter(None, (_PACKAGES, os.environ.get("PYTHONPATH")))
+    # Modules are looked for where ours came from, which a path relative to our directory may have said.
+    places = dict.fromkeys(os.path.abspath(path) for path in sys.path if path)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
     try:
         return Served(subprocess.Popen(argv, stdin=subprocess.DEVNULL, pass_fds=[descriptor], cwd="/",
