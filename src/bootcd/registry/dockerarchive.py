@@ -18,7 +18,7 @@ import hashlib
 import os
 from dataclasses import dataclass, replace
 
-from ..errors import BlobMismatch, BlobNotFound, BootcdError, ImageNotFound, OciError, SignatureError
+from ..errors import BlobNotFound, BootcdError, ImageNotFound, OciError, SignatureError
 from ..formats.documents import JsonObject, parse_object, shown
 from ..formats.imagename import ImageName
 from ..formats.oci import MAX_DOCUMENT, Config, Descriptor, Manifest
@@ -77,11 +77,7 @@ class DockerArchive:
         name = self._blobs.get(descriptor.digest)
         if name is None:
             raise BlobNotFound(f"{what}: not in the archive")
-        region = self._region(name)
-        if region.size != descriptor.size:
-            os.close(region.fd)
-            raise BlobMismatch(f"{what}: has {region.size} bytes, not {descriptor.size}")
-        return FileStream(what, region, offset)
+        return FileStream(what, self._region(name).exactly(descriptor.size, what), offset)
 
     def close(self) -> None:
         self._archive.close()
@@ -115,13 +111,7 @@ class DockerArchive:
         return self._read(self._region(name), shown(name))
 
     def _read(self, region: Region, what: str) -> bytes:
-        stream = FileStream(f"{self.reference}: {what}", region, 0)
-        try:
-            if region.size > MAX_DOCUMENT:
-                raise OciError(f"{what} has {region.size} bytes, more than {MAX_DOCUMENT}")
-            return b"".join(stream)
-        finally:
-            stream.close()
+        return b"".join(FileStream(f"{self.reference}: {what}", region.at_most(MAX_DOCUMENT, what), 0))
 
     def _region(self, name: str) -> Region:
         region = self._archive.open(name, follow=True)

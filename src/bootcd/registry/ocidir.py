@@ -37,6 +37,20 @@ class Region:
     start: int
     size: int
 
+    def exactly(self, size: int, what: str) -> Region:
+        """The same, or closed when it has another size. Raises BlobMismatch."""
+        if self.size != size:
+            os.close(self.fd)
+            raise BlobMismatch(f"{what}: has {self.size} bytes, not {size}")
+        return self
+
+    def at_most(self, limit: int, what: str) -> Region:
+        """The same, or closed when it is larger. Raises OciError."""
+        if self.size > limit:
+            os.close(self.fd)
+            raise OciError(f"{what} has {self.size} bytes, more than {limit}")
+        return self
+
 
 class FileStream:
     """Pieces of a region. It is never slow enough to need an interruption."""
@@ -135,19 +149,13 @@ class LayoutSource:
         region = self._open("blobs/" + descriptor.digest.replace(":", "/"))
         if region is None:
             raise BlobNotFound(f"{what}: not in the layout")
-        if region.size != descriptor.size:
-            os.close(region.fd)
-            raise BlobMismatch(f"{what}: has {region.size} bytes, not {descriptor.size}")
-        return region
+        return region.exactly(descriptor.size, what)
 
     def _small(self, name: str, limit: int) -> bytes:
         region = self._open(name)
         if region is None:
             raise OciError(f"no image layout: there is no {name}")
-        if region.size > limit:
-            os.close(region.fd)
-            raise OciError(f"{name} has {region.size} bytes, more than {limit}")
-        return b"".join(FileStream(f"{self.reference}: {name}", region, 0))
+        return b"".join(FileStream(f"{self.reference}: {name}", region.at_most(limit, name), 0))
 
 
 class OciDirectory(LayoutSource):

@@ -19,7 +19,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import BlobMismatch, BlobNotFound, ImageNotFound, OciError, SourceUnreachable
+from ..errors import BlobNotFound, ImageNotFound, OciError, SourceUnreachable
 from ..formats.oci import MAX_DOCUMENT, Descriptor, Manifest
 from ..model import ImageReference, Platform, is_digest
 from .gpg import MAX_SIGNATURE
@@ -90,19 +90,14 @@ class SkopeoDirectory:
             region = self._open(f"{algorithm}-{digits}{suffix}")
         if region is None:
             raise BlobNotFound(f"{what}: not in the directory")
-        if region.size != descriptor.size:
-            os.close(region.fd)
-            raise BlobMismatch(f"{what}: has {region.size} bytes, not {descriptor.size}")
-        return region
+        return region.exactly(descriptor.size, what)
 
     def _small(self, name: str, limit: int) -> bytes | None:
         region = self._open(name)
         if region is None:
             return None
-        if region.size > limit:
-            os.close(region.fd)
-            raise OciError(f"{self.reference}: {name} has {region.size} bytes, more than {limit}")
-        return b"".join(FileStream(f"{self.reference}: {name}", region, 0))
+        what = f"{self.reference}: {name}"
+        return b"".join(FileStream(what, region.at_most(limit, what), 0))
 
     def _open(self, name: str) -> Region | None:
         return open_regular(self.reference, Path(self.reference.name) / name)

@@ -224,10 +224,7 @@ class StorageImage:
         region = open_regular(self.reference, Path(path))
         if region is None:
             return None
-        if region.size > limit:
-            os.close(region.fd)
-            raise OciError(f"{path} has {region.size} bytes, more than {limit}")
-        return b"".join(FileStream(path, region, 0))
+        return b"".join(FileStream(path, region.at_most(limit, path), 0))
 
     def _open(self, path: str, what: str, offset: int = 0) -> FileStream:
         region = open_regular(self.reference, Path(path))
