@@ -24,7 +24,7 @@ from bootcd.errors import (
     Unsupported,
 )
 from bootcd.model import ImageReference
-from bootcd.registry.auth import auth_files, find_credentials, look, parse_challenges
+from bootcd.registry.auth import auth_files, look, parse_challenges
 from bootcd.registry.sources import open_source
 from kit.images import to_json
 from kit.pulling import AMD64, FAST, IMAGE, LAYERS, SECRET, auth_file, fetch, pull
@@ -178,12 +178,12 @@ class TestFiles:
     def test_the_first_file_with_an_entry_decides(self, tmp_path: Path) -> None:
         self.write(tmp_path / "run/containers/auth.json", {"other.example": "a:b"})
         self.write(tmp_path / "home/.docker/config.json", {"quay.io": "docker:pw"})
-        found = find_credentials("quay.io", "team/os", environ=self.environ(tmp_path))
+        found = look("quay.io", "team/os", environ=self.environ(tmp_path)).found
         assert found is not None
         assert (found.username, found.password) == ("docker", "pw")
         assert found.origin == str(tmp_path / "home/.docker/config.json")
         self.write(tmp_path / "home/.config/containers/auth.json", {"quay.io/team": "podman:pw:with:colons"})
-        found = find_credentials("quay.io", "team/os", environ=self.environ(tmp_path))
+        found = look("quay.io", "team/os", environ=self.environ(tmp_path)).found
         assert found is not None
         assert (found.username, found.password) == ("podman", "pw:with:colons")
 
@@ -200,21 +200,21 @@ class TestFiles:
         file = auth_file(tmp_path / "auth.json", {
             "quay.io": "host:x", "quay.io/team/os": "os:x", "quay.io/team": "team:x", "quay.io/team/os/base": "base:x",
             "https://index.docker.io/v1/": "hub:x", "http://old.example:5000": "old:x"})
-        found = find_credentials(host, repository, file)
+        found = look(host, repository, file).found
         assert (found.username if found else None) == expected
 
     def test_an_empty_entry_is_none(self, tmp_path: Path) -> None:
         file = tmp_path / "auth.json"
         for text in ("", "{}", '{"auths": null}', '{"auths": {"quay.io": {}}, "credsStore": "pass"}'):
             file.write_text(text)
-            assert find_credentials("quay.io", "os", file) is None
+            assert look("quay.io", "os", file).found is None
 
     def test_missing_files(self, tmp_path: Path) -> None:
-        assert find_credentials("quay.io", "os", environ=self.environ(tmp_path)) is None
+        assert look("quay.io", "os", environ=self.environ(tmp_path)).found is None
         with pytest.raises(ConfigError, match=f"{tmp_path}/none: No such file"):
-            find_credentials("quay.io", "os", tmp_path / "none")
+            look("quay.io", "os", tmp_path / "none")
         with pytest.raises(ConfigError, match=f"{tmp_path}/none: No such file"):
-            find_credentials("quay.io", "os", environ={"REGISTRY_AUTH_FILE": f"{tmp_path}/none"})
+            look("quay.io", "os", environ={"REGISTRY_AUTH_FILE": f"{tmp_path}/none"})
 
     @pytest.mark.parametrize("text", [
         "{", "[]", '"x"', '{"auths": []}', '{"auths": {"quay.io": "x"}}', '{"auths": {"quay.io": {"auth": 5}}}',
@@ -226,12 +226,12 @@ class TestFiles:
     def test_malformed_files(self, tmp_path: Path, text: str) -> None:
         (tmp_path / "auth.json").write_text(text)
         with pytest.raises(ConfigError, match=f"credentials file {tmp_path}/auth.json") as caught:
-            find_credentials("quay.io", "os", tmp_path / "auth.json")
+            look("quay.io", "os", tmp_path / "auth.json")
         assert SECRET not in str(caught.value)
 
     def test_secrets_have_no_repr(self, tmp_path: Path) -> None:
         file = auth_file(tmp_path / "auth.json", {"quay.io": f"me:{SECRET}"})
-        assert SECRET not in repr(find_credentials("quay.io", "os", file))
+        assert SECRET not in repr(look("quay.io", "os", file).found)
 
     @settings(max_examples=100, deadline=None)
     @given(st.binary(max_size=200) | st.recursive(
@@ -243,7 +243,7 @@ class TestFiles:
         file = tmp_path_factory.getbasetemp() / "any-auth.json"
         file.write_bytes(data)
         with contextlib.suppress(ConfigError):
-            find_credentials("quay.io", "os", file)
+            look("quay.io", "os", file)
 
 
 class TestChallenges:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bootcd.errors import AuthenticationFailed, BootcdError, ConfigError, Unsupported
-from bootcd.registry.auth import Credentials, find_credentials
+from bootcd.registry.auth import Credentials, look
 from kit.pulling import SECRET
 
 KNOWS = f"""host=$(cat)
@@ -37,7 +37,7 @@ def helper(directory: Path, script: str, name: str = "test") -> None:
 def ask(tmp_path: Path, document: dict[str, Any], host: str = "quay.io") -> Credentials | None:
     file = tmp_path / "auth.json"
     file.write_text(json.dumps(document))
-    return find_credentials(host, "team/os", file)
+    return look(host, "team/os", file).found
 
 
 @pytest.mark.parametrize("document", [{"credHelpers": {"quay.io": "test"}}, {"credsStore": "test"},

@@ -82,13 +82,6 @@ def auth_files(environ: Mapping[str, str] | None = None) -> list[Path]:
     ]
 
 
-def find_credentials(
-    host: str, repository: str, auth_file: Path | None = None, environ: Mapping[str, str] | None = None
-) -> Credentials | None:
-    """The credentials for a repository; raises what `look` raises."""
-    return look(host, repository, auth_file, environ).found
-
-
 def look(
     host: str, repository: str, auth_file: Path | None = None, environ: Mapping[str, str] | None = None, *,
     ask: bool = True,
