@@ -36,7 +36,7 @@ from ..formats.trustpolicy import (
 )
 from ..model import ImageReference
 from . import lookaside, sigstore, storage
-from .carried import Carried
+from .carried import is_remote
 from .demands import Demand, demand
 from .gpg import GpgVerifier, SignedMessage
 from .judgement import Finding, Judgement, Outcome, policy_file
@@ -177,7 +177,6 @@ class _Evidence:
         self, section: lookaside.Section | None, source: Source, reference: ImageReference, fetched: FetchedManifest,
     ) -> None:
         self._source = source
-        self._is_local = isinstance(source, Carried)
         self.name = _name(reference)
         self.digests = tuple(dict.fromkeys((fetched.reference_digest, fetched.digest)))
         # Signatures of what is at a registry may be elsewhere, those of everything else lie beside it.
@@ -199,7 +198,7 @@ class _Evidence:
         if self._messages is None:
             self._messages = [SignedMessage(origin, data) for origin, data in self._carried if data[:1] >= b"\x80"]
             # Whoever takes an image from a medium may have no network, and says that the medium is what counts.
-            if self._elsewhere is not None and (not self._is_local or self._section.store.startswith("file:")):
+            if self._elsewhere is not None and (is_remote(self._source) or self._section.store.startswith("file:")):
                 self._messages += [one for digest in self.digests for one in lookaside.lookaside(
                     self._section, self._elsewhere, digest, self._source.options)]
         return self._messages
