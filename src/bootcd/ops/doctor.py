@@ -30,11 +30,10 @@ from .diagnosis import Diagnosis, DiagnosisStep
 from .doctor_places import Asked, Place, Telling, Watch, text
 from .machine import Machine
 from .pull import fetch_config, options_for
+from .sight import SANDBOXED
 
 _ATTEMPTS = 2
 """Who wants to know what is wrong does not want to wait until it is right."""
-_CLOSED = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - nothing is written there
-"""What the unit of the daemon closes with ProtectHome and PrivateTmp."""
 _SHOWN = 20
 """Images of an index that are listed."""
 
@@ -79,7 +78,7 @@ class _Examination:
         if os.geteuid() != 0:
             yield (f"This is what uid {os.geteuid()} can read. The daemon pulls as root, with what root can read; "
                    "'sudo bootcctl doctor' tells of that.")
-        closed = [file for file in dict.fromkeys(self._files) if any(map(Path(file).is_relative_to, _CLOSED))]
+        closed = [file for file in dict.fromkeys(self._files) if any(map(Path(file).is_relative_to, SANDBOXED))]
         if closed:
             yield f"The daemon cannot see {', '.join(closed)}: home directories and /tmp are closed to it."
         if self._variables:
@@ -129,6 +128,8 @@ class _Examination:
 
     def _expanded(self) -> str:
         """Files that make no sense are a step of their own."""
+        if not registries.is_short(self._image):
+            return self._image
         with suppress(BootcdError):
             return registries.load(registries.files(self._machine.config.registry_registries_file)).expand(self._image)
         return self._image

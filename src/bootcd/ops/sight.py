@@ -11,8 +11,9 @@ import os
 from ..errors import SourceUnreachable
 from ..model import ImageReference
 
-_SANDBOXED = {"/home": "ProtectHome", "/root": "ProtectHome", "/run/user": "ProtectHome",
-              "/tmp": "PrivateTmp", "/var/tmp": "PrivateTmp"}  # noqa: S108 - nothing is put there
+SANDBOXED = {"/home": "ProtectHome", "/root": "ProtectHome", "/run/user": "ProtectHome",
+             "/tmp": "PrivateTmp", "/var/tmp": "PrivateTmp"}  # noqa: S108 - nothing is put there
+"""Directories that the unit of the daemon closes, and by which setting."""
 _SIGNS = ("/systemd/inaccessible/", "/systemd-private-")
 """Where systemd takes from what it mounts over these: parts of the root of such a mount."""
 
@@ -26,7 +27,7 @@ def check_sight(reference: ImageReference) -> None:
         place = hidden_in(path, file.read())
     if place is not None:
         raise SourceUnreachable(
-            f"{reference}: the daemon does not see what is in {place} ({_SANDBOXED[place]}= of bootcd.service)",
+            f"{reference}: the daemon does not see what is in {place} ({SANDBOXED[place]}= of bootcd.service)",
             advice="Put it elsewhere, for example below /var/lib, /media or /mnt; or let 'bootcctl --sysroot=/sysroot' "
             "do the work itself.")
 
@@ -34,7 +35,7 @@ def check_sight(reference: ImageReference) -> None:
 def hidden_in(path: str, mountinfo: str) -> str | None:
     """The directory above `path` that systemd has put something else over for this process, if there is one."""
     roots = {fields[4]: fields[3] for fields in map(str.split, mountinfo.splitlines()) if len(fields) > 4}
-    for place in _SANDBOXED:
+    for place in SANDBOXED:
         if path.startswith(f"{place}/") and any(sign in roots.get(place, "") for sign in _SIGNS):
             return place
     return None
