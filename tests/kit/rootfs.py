@@ -10,7 +10,6 @@ from pathlib import Path
 
 from bootcd.formats.erofs.layout import Version
 from bootcd.formats.fsverity import Algorithm
-from bootcd.formats.transform import XattrMode
 from bootcd.ops import tools
 from kit.pefiles import make_pe
 from kit.small_debian import cpio
@@ -66,7 +65,7 @@ def clean_rootfs(root: Path) -> Path:
 
 
 def digest(root: Path) -> str:
-    return tools.compute_digest(root, Version.V1, Algorithm.SHA512, XattrMode.ALLOWLIST_ONLY, boot=True).hex()
+    return tools.digests(root, Algorithm.SHA512, [Version.V1])[Version.V1].hex()
 
 
 def add_uki(root: Path, cmdline: str | None = None, *, keys: Keys | None = None, **sections: bytes) -> Path:

@@ -20,12 +20,11 @@ import zstandard
 from bootcd.errors import BootcdError, Refused, UsageError
 from bootcd.formats.erofs.layout import Version
 from bootcd.formats.fsverity import Algorithm
-from bootcd.formats.transform import XattrMode
 from bootcd.ops.lint import LintReport, lint
 from bootcd.ops.lints.subject import Subject
 from bootcd.ops.lints.table import LINTS
 from bootcd.ops.rootfs import Rootfs
-from bootcd.ops.tools import compute_digest
+from bootcd.ops.tools import digests
 from kit.rootfs import INITRD, KERNEL, KVER, MODULES, UKI, Keys, add_uki, clean_rootfs, initrd, write
 
 KARGS = "usr/lib/bootc/kargs.d"
@@ -168,7 +167,7 @@ def test_a_uki_names_no_digest_of_the_tree(root: Path, karg: str) -> None:
 
 def test_a_uki_may_name_several_digests(root: Path) -> None:
     def of(version: Version, algorithm: Algorithm) -> str:
-        return compute_digest(root, version, algorithm, XattrMode.ALLOWLIST_ONLY, boot=True).hex()
+        return digests(root, algorithm, [version])[version].hex()
 
     add_uki(root, f"console=ttyS0 quiet composefs.digest=v1-sha256-12:{of(Version.V1, Algorithm.SHA256)} "
             f"composefs.digest=v2-sha512-12:{of(Version.V2, Algorithm.SHA512)}")

@@ -12,7 +12,6 @@ import pytest
 
 from bootcd.formats.erofs.layout import Version
 from bootcd.formats.fsverity import Algorithm, measure
-from bootcd.formats.transform import XattrMode
 from bootcd.ops import tools
 
 # Trees that nobody made for this test; what is not there is passed over.
@@ -70,7 +69,7 @@ def test_root_directories_as_cfsctl_sees_them(tmp_path: Path, boot: bool, versio
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "boot/vmlinuz").write_bytes(b"k" * 100)
     shutil.copytree(readable(Path("/usr/share/zoneinfo")), tmp_path / "usr/share/zoneinfo", symlinks=True)
-    ours = tools.compute_digest(tmp_path, version, Algorithm.SHA512, XattrMode.ALLOWLIST_ONLY, boot=boot)
+    ours = tools.digests(tmp_path, Algorithm.SHA512, [version], boot=boot)[version]
     theirs = output(cfsctl, "--no-repo", "--hash", "sha512", "--erofs-version", f"{version.value}", "compute-id",
                     *(["--bootable"] if boot else []), tmp_path)
     assert ours.hex() == theirs

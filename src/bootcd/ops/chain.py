@@ -106,6 +106,11 @@ def _uki(esp: Esp | None, record: Record, running: bool) -> tuple[SignatureInfo,
         return SignatureInfo("unknown", problem=str(error)), karg
 
 
+def signature_in(file: int, size: int, name: str) -> SignatureInfo:
+    """The signature of an open EFI program of `size` bytes, whose `name` begins the messages. Raises PeError."""
+    return signature_of(file, Layout.parse(os.pread(file, HEAD, 0), size, name))
+
+
 def signature_of(file: int, layout: Layout, *, running: bool = False) -> SignatureInfo:
     """The signature of an open EFI program against its bytes; of a `running` one also what the firmware thinks of it.
     Raises PeError."""

@@ -11,11 +11,10 @@ from ..boot.discover import Uki, find_boot_resources, os_release
 from ..errors import NotBootable
 from ..formats.erofs.layout import Version
 from ..formats.fsverity import Algorithm
-from ..formats.pe import HEAD, Layout
 from ..formats.selabel import policy_type
 from ..formats.tree import RegularFile
-from .chain import signature_of
-from .lints.subject import Subject
+from .chain import signature_in
+from .lints.subject import Subject, text
 from .results import SignatureInfo
 from .seal import Seals
 
@@ -99,7 +98,7 @@ def _kernels(subject: Subject) -> list[ImageKernel]:
     for name, directory in subject.kernels:
         sizes = [node.size if isinstance(node, RegularFile) else 0
                  for node in (directory.entries.get(b"vmlinuz"), directory.entries.get(b"initramfs.img"))]
-        found.append(ImageKernel(name.decode(errors="backslashreplace"), *sizes))
+        found.append(ImageKernel(text(name), *sizes))
     return found
 
 
@@ -109,18 +108,9 @@ def _uki(subject: Subject, uki: Uki) -> ImageUki:
     texts = {name: pe.text(name).strip() if name in pe.sections else "" for name in (".cmdline", ".uname")}
     descriptor = subject.root.open(uki.file)
     try:
-        signature = signature_of(descriptor, Layout.parse(os.pread(descriptor, HEAD, 0), uki.file.size, uki.name))
+        signature = signature_in(descriptor, uki.file.size, uki.name)
     finally:
         os.close(descriptor)
     return ImageUki(uki.name, uki.file.size, texts[".uname"], texts[".cmdline"],
                     tuple(karg.digest.hex() for karg in kargs.find_kargs(texts[".cmdline"])), signature,
                     tuple(uki.addons))
-
-
-def kernel_version(subject: Subject) -> str:
-    """The version of the kernel of an image, of which there must be one. Raises NotBootable."""
-    found = find_boot_resources(subject.tree)
-    if found.kver is None:
-        raise NotBootable("the image does not tell the version of its kernel: there is no kernel in /usr/lib/modules")
-    return found.kver
-

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..errors import Refused, UsageError
-from .lints.subject import Found, Lint, Subject
+from .lints.subject import Found, Lint, Subject, text
 from .lints.table import LINTS
 from .rootfs import Rootfs
 
@@ -68,5 +68,4 @@ def _fix(subject: Subject, wanted: list[Lint]) -> list[tuple[Lint, Found]]:
 
 
 def _finding(one: Lint, found: Found) -> Finding:
-    return Finding(one.name, "fatal" if one.fatal else "warning", found.path.decode(errors="backslashreplace"),
-                   found.what)
+    return Finding(one.name, "fatal" if one.fatal else "warning", text(found.path), found.what)

@@ -22,17 +22,12 @@ from .rootfs import Rootfs
 _CHUNK = 1 << 20
 
 
-def compute_digest(directory: Path, version: Version, algorithm: Algorithm, xattrs: XattrMode, *, boot: bool) -> bytes:
-    """The digest that a machine computes for an image with this root directory (`cfsctl compute-id [--bootable]`)."""
-    return digests(directory, algorithm, [version], xattrs, boot=boot)[version]
-
-
 def digests(
     directory: Path, algorithm: Algorithm, versions: Iterable[Version], xattrs: XattrMode = XattrMode.ALLOWLIST_ONLY, *,
     boot: bool = True,
 ) -> dict[Version, bytes]:
-    """The digests of one tree in several formats. Raises NotBootable, PolicyError, and BootcdError for what cannot be
-    read or changes meanwhile."""
+    """The digests that a machine computes for an image with this root directory, in several formats (`cfsctl compute-id
+    [--bootable]`). Raises NotBootable, PolicyError, and BootcdError for what cannot be read or changes meanwhile."""
     root = canonical_tree(directory, algorithm, xattrs, boot=boot)
     return {version: measure(write_image(root, version, algorithm), algorithm) for version in versions}
 

@@ -39,10 +39,10 @@ from ..formats.dump import format_dump
 from ..formats.erofs.layout import Version
 from ..formats.erofs.writer import write_image
 from ..formats.fsverity import Algorithm, measure
-from ..formats.pe import HEAD, Layout, Pe
+from ..formats.pe import Pe
 from ..formats.tree import Directory, RegularFile
 from ..linux import files, run
-from .chain import signature_of
+from .chain import signature_in
 from .results import SignatureInfo
 from .rootfs import Rootfs
 from .seal import Seals
@@ -309,7 +309,7 @@ def _checked_signature(path: Path, name: str) -> SignatureInfo:
     """The state of a signature, which may be absent. Raises SignatureError, PeError."""
     with files.translate(f"cannot read {path}"), open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
-        found = signature_of(stream.fileno(), Layout.parse(os.pread(stream.fileno(), HEAD, 0), size, name))
+        found = signature_in(stream.fileno(), size, name)
     if found.state == "broken":
         raise SignatureError(f"{name}: the signature does not count: {found.problem}",
                              advice="Is the key that of the certificate? Was the file changed after it was signed?")

@@ -10,27 +10,26 @@ from collections.abc import Iterator
 from ...boot.discover import MODULES, UKI_DIRECTORY, find_boot_resources
 from ...boot.kargs import find_kargs
 from ...errors import BootcdError, NotBootable, PolicyError
-from ...formats.pe import HEAD, Layout
 from ...formats.tree import Directory, RegularFile
-from ..chain import signature_of
+from ..chain import signature_in
 from ..seal import Seals
-from .subject import Found, Subject
+from .subject import Found, Subject, text
 
 _DRIVERS = (b"erofs", b"overlay")
 
 
 def kernel(subject: Subject) -> Iterator[Found]:
     if len(subject.ukis) > 1:
-        names = ", ".join(_text(name) for name, _ in subject.ukis)
+        names = ", ".join(text(name) for name, _ in subject.ukis)
         yield Found(UKI_DIRECTORY, f"has {len(subject.ukis)} UKIs: {names}")
     if len(subject.kernels) > 1:
-        names = ", ".join(_text(name) for name, _ in subject.kernels)
+        names = ", ".join(text(name) for name, _ in subject.kernels)
         yield Found(MODULES, f"has {len(subject.kernels)} kernels: {names}")
 
 
 def kernel_missing(subject: Subject) -> Iterator[Found]:
     if not subject.kernels and not subject.ukis:
-        yield Found(MODULES, f"has no kernel, and {_text(UKI_DIRECTORY)} has no UKI")
+        yield Found(MODULES, f"has no kernel, and {text(UKI_DIRECTORY)} has no UKI")
         return
     if subject.ukis:
         try:
@@ -72,7 +71,7 @@ def initrd_drivers(subject: Subject) -> Iterator[Found]:
     for driver in _DRIVERS:
         there = re.compile(rb"(?:^|/)" + driver + rb"\.ko(?:\.\w+)?$")
         if driver not in built_in and not any(there.search(name) for name in names):
-            yield Found(_initrd_path(subject), f"lacks the driver {_text(driver)}, which is not part of the kernel")
+            yield Found(_initrd_path(subject), f"lacks the driver {text(driver)}, which is not part of the kernel")
 
 
 def _initrd_names(subject: Subject) -> frozenset[bytes] | None:
@@ -151,7 +150,7 @@ def _signatures(subject: Subject) -> Iterator[tuple[bytes, str, str]]:
                                                     for name, addon in subject.uki.addons.items())):
         descriptor = subject.root.open(file)
         try:
-            found = signature_of(descriptor, Layout.parse(os.pread(descriptor, HEAD, 0), file.size, _text(where)))
+            found = signature_in(descriptor, file.size, text(where))
         except BootcdError:  # what `uki_malformed` tells
             continue
         finally:
@@ -182,7 +181,3 @@ def uki_digest(subject: Subject) -> Iterator[Found]:
 
 def _uki_path(name: str) -> bytes:
     return UKI_DIRECTORY + b"/" + name.encode()
-
-
-def _text(name: bytes) -> str:
-    return name.decode(errors="backslashreplace")

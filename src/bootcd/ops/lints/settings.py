@@ -13,7 +13,7 @@ from ...errors import BootcdError, ConfigError, PolicyError
 from ...formats.osrelease import OsRelease
 from ...formats.selabel import policy_type
 from ...formats.tree import Inode, RegularFile, Symlink
-from .subject import Found, Subject
+from .subject import Found, Subject, text
 
 _REPEATED = re.compile(
     r"(?:console|earlycon|earlyprintk|netconsole|ip|nameserver|ifname|vlan|bond|bridge|video|memmap|hugepages|hugepagesz|"
@@ -29,9 +29,9 @@ def bootc_kargs(subject: Subject) -> Iterator[Found]:
             yield Found(path, "is no regular file")
             continue
         try:
-            parse_kargs_file(subject.root.read(node), subject.architecture, _text(path))
+            parse_kargs_file(subject.root.read(node), subject.architecture, text(path))
         except ConfigError as error:
-            yield Found(path, str(error).removeprefix(f"{_text(path)}: "))
+            yield Found(path, str(error).removeprefix(f"{text(path)}: "))
 
 
 def kargs_conflict(subject: Subject) -> Iterator[Found]:
@@ -46,10 +46,10 @@ def kargs_conflict(subject: Subject) -> Iterator[Found]:
                 yield Found(path, f"asks for {argument}, but each machine finds its own root file system")
             for other, where in first.values():
                 if any(pair == {argument, other} for pair in _OPPOSITES):
-                    yield Found(path, f"asks for {argument}, but {_text(where)} asks for {other}")
+                    yield Found(path, f"asks for {argument}, but {text(where)} asks for {other}")
             before = first.get(key)
             if before is not None and before[0] != argument and not _REPEATED.fullmatch(key):
-                yield Found(path, f"asks for {argument}, but {_text(before[1])} asks for {before[0]}")
+                yield Found(path, f"asks for {argument}, but {text(before[1])} asks for {before[0]}")
             first.setdefault(key, (argument, path))
         if size > MAX_KARGS:
             yield Found(path, f"makes {size} bytes of kernel arguments, a kernel takes {MAX_KARGS}")
@@ -76,7 +76,7 @@ def _kargs(subject: Subject) -> Iterator[tuple[bytes, list[str]]]:
     for path, node in _kargs_files(subject):
         if isinstance(node, RegularFile):
             try:
-                arguments = parse_kargs_file(subject.root.read(node), subject.architecture, _text(path))
+                arguments = parse_kargs_file(subject.root.read(node), subject.architecture, text(path))
             except ConfigError:
                 continue
             yield path, [argument for argument in arguments if not is_composefs(argument)]
@@ -93,11 +93,11 @@ def _kargs_files(subject: Subject) -> Iterator[tuple[bytes, Inode]]:
 def etc_rules(subject: Subject) -> Iterator[Found]:
     for path, node in subject.files(b"/" + IMAGE_DIRECTORY, b".toml"):
         try:
-            _, warnings = parse_rules(subject.root.read(node), _text(path), machine=False)
+            _, warnings = parse_rules(subject.root.read(node), text(path), machine=False)
         except ConfigError as error:
-            yield Found(path, str(error).removeprefix(f"{_text(path)}: "))
+            yield Found(path, str(error).removeprefix(f"{text(path)}: "))
             continue
-        yield from (Found(path, one.removeprefix(f"{_text(path)}: ")) for one in warnings)
+        yield from (Found(path, one.removeprefix(f"{text(path)}: ")) for one in warnings)
 
 
 def selinux_policy(subject: Subject) -> Iterator[Found]:
@@ -133,7 +133,3 @@ def _kind(node: Inode) -> str:
     if isinstance(node, RegularFile):
         return "file"
     return "link" if isinstance(node, Symlink) else type(node).__name__.lower()
-
-
-def _text(path: bytes) -> str:
-    return path.decode(errors="backslashreplace")

@@ -19,6 +19,11 @@ _PROGRAMS = {"bootcd": b"/bootcd/bootcd-setup-root", "bootc": b"/bootc/initramfs
 """How the paths of the programs end, in any distribution's directory."""
 
 
+def text(name: bytes) -> str:
+    """A path for people; it need not be UTF-8."""
+    return name.decode(errors="backslashreplace")
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What is wrong at a path, which is absolute in the image."""
