@@ -46,22 +46,11 @@ class Place:
         image.write_layout(self.layout)
         if signed_as:
             signatures = Signatures([key_signature(KEY, image.manifest_digest, signed_as)])
-            add(self.layout, signatures, image.manifest_digest)
+            signatures.add_to(self.layout, image.manifest_digest)
         return image.manifest_digest
 
     def follows(self) -> list[str]:
         return [one.image for one in self.world.host.status().deployments]
-
-
-def add(layout: Path, signatures: Signatures, digest: str) -> None:
-    for one, data in (*signatures.blobs().items(), (signatures.manifest_digest, signatures.manifest_bytes)):
-        (layout / "blobs" / one.replace(":", "/")).write_bytes(data)
-    index = json.loads((layout / "index.json").read_text())
-    index["manifests"].append({
-        "mediaType": signatures.media_type, "digest": signatures.manifest_digest,
-        "size": len(signatures.manifest_bytes),
-        "annotations": {"org.opencontainers.image.ref.name": Signatures.tag(digest)}})
-    (layout / "index.json").write_text(json.dumps(index))
 
 
 @pytest.fixture

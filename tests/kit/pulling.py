@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from bootcd.formats.oci import MAX_DOCUMENT, Config
+from bootcd.formats.oci import MAX_DOCUMENT, Config, Descriptor
 from bootcd.model import ImageReference, Platform
 from bootcd.registry.blob import LayerReader, read_blob
 from bootcd.registry.registries import Registries
@@ -23,6 +23,12 @@ LAYERS = [Layer(tar=_TARS[0], compression="gzip"), Layer(tar=_TARS[1], compressi
           Layer(tar=_TARS[2], compression=None)]
 IMAGE = ImageBuilder(LAYERS, platform=AMD64, labels={"org.opencontainers.image.version": "1"})
 SECRET = "hunter2-very-secret"
+
+
+def described(layer: Layer) -> Descriptor:
+    """As a manifest describes it."""
+    found = layer.descriptor()
+    return Descriptor(found["mediaType"], found["digest"], found["size"])
 
 
 def fetch(reference: str, options: SourceOptions = FAST, platform: Platform = AMD64) -> FetchedManifest:

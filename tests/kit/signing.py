@@ -172,3 +172,13 @@ class Signatures:
 
     def manifests(self) -> dict[str, tuple[str, bytes]]:
         return {self.manifest_digest: (self.media_type, self.manifest_bytes)}
+
+    def add_to(self, layout: Path, digest: str) -> None:
+        """Put them into an image layout, as those of the manifest with that digest."""
+        for one, data in (*self.blobs().items(), (self.manifest_digest, self.manifest_bytes)):
+            (layout / "blobs" / one.replace(":", "/")).write_bytes(data)
+        index = json.loads((layout / "index.json").read_text())
+        index["manifests"].append({
+            "mediaType": self.media_type, "digest": self.manifest_digest, "size": len(self.manifest_bytes),
+            "annotations": {"org.opencontainers.image.ref.name": self.tag(digest)}})
+        (layout / "index.json").write_text(json.dumps(index))

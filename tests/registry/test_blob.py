@@ -29,6 +29,7 @@ from bootcd.registry.blob import LayerReader, read_blob
 from bootcd.registry.client import RegistrySource
 from bootcd.registry.sources import SourceOptions
 from kit.images import Layer, sha256
+from kit.pulling import described
 from kit.scripted_server import Reply, ScriptedServer, Seen
 
 TAR = random.Random(2).randbytes(700_000) + bytes(1_500_000)
@@ -66,17 +67,12 @@ def source(server: ScriptedServer) -> Iterator[RegistrySource]:
     opened.close()
 
 
-def descriptor(layer: Layer) -> Descriptor:
-    described = layer.descriptor()
-    return Descriptor(described["mediaType"], described["digest"], described["size"])
-
-
 def path(layer: Layer) -> str:
     return f"/v2/os/blobs/{layer.digest}"
 
 
 def read_layer(source: RegistrySource, layer: Layer, *, max_size: int = MAX, progress: Counter | None = None) -> bytes:
-    with LayerReader(source, descriptor(layer), layer.diff_id, max_size=max_size, progress=progress) as reader:
+    with LayerReader(source, described(layer), layer.diff_id, max_size=max_size, progress=progress) as reader:
         return b"".join(iter(lambda: reader.read(1 << 20), b""))
 
 
@@ -122,7 +118,7 @@ class TestEveryCompression:
 
     def test_wrong_diff_id(self, server: ScriptedServer, source: RegistrySource, layer: Layer) -> None:
         server.serve(path(layer), Reply(body=layer.blob))
-        with LayerReader(source, descriptor(layer), sha256(b"other"), max_size=MAX) as reader:
+        with LayerReader(source, described(layer), sha256(b"other"), max_size=MAX) as reader:
             got = 0
             while got < len(TAR):
                 got += len(reader.read(1 << 20))
@@ -240,7 +236,7 @@ def test_what_follows_the_compressed_data(server: ScriptedServer, source: Regist
 def test_read_gives_what_is_asked_for(server: ScriptedServer, source: RegistrySource) -> None:
     server.serve(path(GZIP), Reply(body=GZIP.blob))
     sizes = random.Random(3)
-    with LayerReader(source, descriptor(GZIP), GZIP.diff_id, max_size=MAX) as reader:
+    with LayerReader(source, described(GZIP), GZIP.diff_id, max_size=MAX) as reader:
         data = bytearray()
         while True:
             size = sizes.choice([1, 512, 4096, 100_000, 1 << 22])
@@ -268,7 +264,7 @@ class TestClose:
         options = SourceOptions(read_timeout=30.0)
         source = RegistrySource(ImageReference.parse(f"{server.host}/os:1"), options)
         server.serve(path(GZIP), stalling)
-        reader = LayerReader(source, descriptor(GZIP), GZIP.diff_id, max_size=MAX)
+        reader = LayerReader(source, described(GZIP), GZIP.diff_id, max_size=MAX)
         time.sleep(0.15)
         assert self.threads() or not stalling.stall
         start = time.monotonic()
@@ -281,7 +277,7 @@ class TestClose:
 
     def test_a_reader_that_waits_is_woken(self, server: ScriptedServer, source: RegistrySource) -> None:
         server.serve(path(GZIP), Reply(body=GZIP.blob, cut_after=0, stall=30))
-        reader = LayerReader(source, descriptor(GZIP), GZIP.diff_id, max_size=MAX)
+        reader = LayerReader(source, described(GZIP), GZIP.diff_id, max_size=MAX)
         threading.Timer(0.1, reader.close).start()
         with pytest.raises(ValueError, match="closed"):
             reader.read(1)
@@ -289,7 +285,7 @@ class TestClose:
     def test_a_full_queue_holds_the_download(self, server: ScriptedServer, source: RegistrySource) -> None:
         layer = Layer(tar=bytes(64 << 20), compression="gzip")
         server.serve(path(layer), Reply(body=layer.blob))
-        with LayerReader(source, descriptor(layer), layer.diff_id, max_size=1 << 30) as reader:
+        with LayerReader(source, described(layer), layer.diff_id, max_size=1 << 30) as reader:
             time.sleep(0.3)
             assert reader._queued <= 10 << 20
         assert not self.threads()
@@ -323,11 +319,11 @@ class TestSmallBlobs:
 
 
 def test_foreign_layers_and_other_types_are_refused(source: RegistrySource) -> None:
-    foreign = replace(descriptor(GZIP), urls=("https://example.org/layer",))
+    foreign = replace(described(GZIP), urls=("https://example.org/layer",))
     with pytest.raises(OciError, match="foreign"):
         LayerReader(source, foreign, GZIP.diff_id, max_size=MAX)
     with pytest.raises(OciError, match="no file system layer"):
-        LayerReader(source, replace(descriptor(GZIP), media_type="text/html"), GZIP.diff_id, max_size=MAX)
+        LayerReader(source, replace(described(GZIP), media_type="text/html"), GZIP.diff_id, max_size=MAX)
 
 
 def test_layer_of_a_layout(tmp_path: Path) -> None:
@@ -336,11 +332,11 @@ def test_layer_of_a_layout(tmp_path: Path) -> None:
 
     ImageBuilder([ZSTD]).write_layout(tmp_path / "layout", "1")
     source = OciDirectory(ImageReference.parse(f"oci:{tmp_path}/layout:1"), OPTIONS)
-    with LayerReader(source, descriptor(ZSTD), ZSTD.diff_id, max_size=MAX) as reader:
+    with LayerReader(source, described(ZSTD), ZSTD.diff_id, max_size=MAX) as reader:
         assert b"".join(iter(lambda: reader.read(1 << 20), b"")) == TAR
     (tmp_path / "layout/blobs" / ZSTD.digest.replace(":", "/")).write_bytes(bytes(len(ZSTD.blob)))
     with (
-        LayerReader(source, descriptor(ZSTD), ZSTD.diff_id, max_size=MAX) as reader,
+        LayerReader(source, described(ZSTD), ZSTD.diff_id, max_size=MAX) as reader,
         pytest.raises(BlobMismatch),
     ):
         reader.read(1)

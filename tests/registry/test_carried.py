@@ -56,19 +56,8 @@ def judge(tmp_path: Path, place: str, *requirements: dict[str, Any], followed: s
 
 def signed_layout(directory: Path, name: str = FOLLOWED, image: ImageBuilder = IMAGE) -> str:
     image.write_layout(directory, "1")
-    add_signatures(directory, Signatures([key_signature(KEY, image.manifest_digest, name)]), image.manifest_digest)
+    Signatures([key_signature(KEY, image.manifest_digest, name)]).add_to(directory, image.manifest_digest)
     return f"oci:{directory}"
-
-
-def add_signatures(layout: Path, signatures: Signatures, digest: str) -> None:
-    for one, data in (*signatures.blobs().items(), (signatures.manifest_digest, signatures.manifest_bytes)):
-        (layout / "blobs" / one.replace(":", "/")).write_bytes(data)
-    index = json.loads((layout / "index.json").read_text())
-    index["manifests"].append({
-        "mediaType": signatures.media_type, "digest": signatures.manifest_digest,
-        "size": len(signatures.manifest_bytes),
-        "annotations": {"org.opencontainers.image.ref.name": Signatures.tag(digest)}})
-    (layout / "index.json").write_text(json.dumps(index))
 
 
 def as_file(signature: Signature, **changes: Any) -> bytes:

@@ -22,6 +22,7 @@ from bootcd.registry.client import RegistrySource
 from bootcd.registry.partial import OLD, SMALL, Partials
 from bootcd.registry.sources import SourceOptions, open_source
 from kit.images import Layer, sha256
+from kit.pulling import described
 from kit.scripted_server import Reply, ScriptedServer
 
 LAYER = Layer(tar=random.Random(7).randbytes(SMALL + 1_000_000), compression=None)
@@ -50,14 +51,9 @@ def kept(tmp_path: Path) -> Path:
     return tmp_path / "downloads" / LAYER.digest
 
 
-def described(layer: Layer = LAYER) -> Descriptor:
-    found = layer.descriptor()
-    return Descriptor(found["mediaType"], found["digest"], found["size"])
-
-
 def read(source: RegistrySource, kept: Path) -> bytes:
-    with LayerReader(source, described(), LAYER.diff_id, max_size=2 * SIZE,
-                     partial=Partials(kept.parent).of(described())) as reader:
+    with LayerReader(source, described(LAYER), LAYER.diff_id, max_size=2 * SIZE,
+                     partial=Partials(kept.parent).of(described(LAYER))) as reader:
         return b"".join(iter(lambda: reader.read(1 << 20), b""))
 
 
@@ -152,8 +148,8 @@ class TestWhatIsKept:
         self, server: ScriptedServer, source: RegistrySource, kept: Path
     ) -> None:
         server.serve(PATH, Reply(body=LAYER.blob, cut_after=HALF, stall=30))
-        with LayerReader(source, described(), LAYER.diff_id, max_size=2 * SIZE,
-                         partial=Partials(kept.parent).of(described())) as reader:
+        with LayerReader(source, described(LAYER), LAYER.diff_id, max_size=2 * SIZE,
+                         partial=Partials(kept.parent).of(described(LAYER))) as reader:
             left = HALF
             while left:
                 left -= len(reader.read(left))
@@ -211,7 +207,7 @@ class TestDirectory:
         assert partials.clear()
         assert os.listdir(tmp_path) == []
         assert not partials.clear()
-        assert partials.of(described()) is None
+        assert partials.of(described(LAYER)) is None
 
 
 class TestStall:

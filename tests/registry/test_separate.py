@@ -32,8 +32,7 @@ from bootcd.registry import separate
 from bootcd.registry.blob import read_blob
 from bootcd.registry.registries import Registries, parse
 from bootcd.registry.sources import Ranged, Source, SourceOptions, TransientFailure, open_source
-from kit.images import Layer
-from kit.pulling import AMD64, FAST, IMAGE, LAYERS, SECRET, auth_file, fetch, pull, serve_image
+from kit.pulling import AMD64, FAST, IMAGE, LAYERS, SECRET, auth_file, described, fetch, pull, serve_image
 from kit.push import push
 from kit.registry_server import RegistryServer, available
 from kit.scripted_server import Reply, ScriptedServer, Seen
@@ -59,11 +58,6 @@ def source(server: ScriptedServer) -> Iterator[Source]:
     opened = open_source(reference(server), OPTIONS)
     yield opened
     opened.close()
-
-
-def descriptor(layer: Layer) -> Descriptor:
-    described = layer.descriptor()
-    return Descriptor(described["mediaType"], described["digest"], described["size"])
 
 
 def children() -> list[int]:
@@ -92,16 +86,16 @@ class TestTheSame:
 
     def test_from_the_middle(self, server: ScriptedServer, source: Source) -> None:
         layer = LAYERS[0]
-        with_offset = source.blob(descriptor(layer), 100)
+        with_offset = source.blob(described(layer), 100)
         assert b"".join(with_offset) == layer.blob[100:]
         assert server.seen[-1].headers["range"] == "bytes=100-"
         assert isinstance(source, Ranged)
         layer = LAYERS[2]
-        assert b"".join(source.part(descriptor(layer), 100, 50)) == layer.blob[100:150]
+        assert b"".join(source.part(described(layer), 100, 50)) == layer.blob[100:150]
         assert server.seen[-1].headers["range"] == "bytes=100-149"
         server.serve(f"/v2/os/blobs/{layer.digest}", Reply(body=layer.blob, ranges=False))
         with pytest.raises(SourceUnreachable, match="all of it when asked for a part"):
-            source.part(descriptor(layer), 100, 50)
+            source.part(described(layer), 100, 50)
 
     def test_a_cut_download_goes_on(self, server: ScriptedServer) -> None:
         layer = LAYERS[0]
@@ -194,18 +188,18 @@ class TestItsEnd:
     def test_killed_in_the_middle(self, server: ScriptedServer, source: Source) -> None:
         layer = LAYERS[2]
         server.serve(f"/v2/os/blobs/{layer.digest}", Reply(body=layer.blob, cut_after=80_000, stall=30))
-        stream = source.blob(descriptor(layer))
+        stream = source.blob(described(layer))
         assert next(stream)
         os.kill(children()[0], signal.SIGKILL)
         with pytest.raises(TransientFailure, match="ended in the middle"):
             list(stream)
         with pytest.raises(SourceUnreachable, match=r"the process that fetches has ended \(signal 9\)"):
-            read_blob(source, descriptor(layer), 1 << 20)
+            read_blob(source, described(layer), 1 << 20)
 
     def test_a_reader_that_waits_is_woken(self, server: ScriptedServer, source: Source) -> None:
         layer = LAYERS[2]
         server.serve(f"/v2/os/blobs/{layer.digest}", Reply(body=layer.blob, cut_after=80_000, stall=30))
-        stream = source.blob(descriptor(layer))
+        stream = source.blob(described(layer))
         assert next(stream)
         timer = threading.Timer(0.2, stream.interrupt)
         timer.start()
