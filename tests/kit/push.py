@@ -6,7 +6,9 @@ Source: OCI distribution-spec 1.1 (pushing blobs, pushing manifests).
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urljoin
 
 import requests
@@ -26,15 +28,21 @@ class Pushed:
 
 
 def push(
-    image: Image | Signatures, reference: str, *, scheme: str = "http", auth: tuple[str, str] | None = None
+    image: Image | Signatures, reference: str, *, scheme: str = "http", auth: tuple[str, str] | None = None,
+    token: str = "", verify: Path | None = None, cert: tuple[Path, Path] | None = None,
 ) -> Pushed:
-    """Push to `HOST/REPOSITORY:TAG`. Blobs that the registry has are not sent. Raises requests.RequestException."""
+    """Push to `HOST/REPOSITORY:TAG`. Blobs that the registry has are not sent. `verify` is the authority of its
+    certificate, `cert` ours and its key. Raises requests.RequestException."""
     host, _, rest = reference.partition("/")
     repository, _, tag = rest.partition(":")
     base = f"{scheme}://{host}/v2/{repository}/"
     sent = size = present = 0
     with requests.Session() as session:
         session.auth = auth
+        if token:
+            session.headers["Authorization"] = f"Bearer {token}"
+        session.verify = os.fspath(verify) if verify is not None else True
+        session.cert = (os.fspath(cert[0]), os.fspath(cert[1])) if cert is not None else None
         session.trust_env = False  # a proxy of the environment has no business with a registry on loopback
         for digest, blob in image.blobs().items():
             if session.head(base + f"blobs/{digest}").status_code == 200:

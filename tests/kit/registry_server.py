@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -37,15 +38,16 @@ class RegistryServer:
 
     def __init__(
         self, directory: Path, *, port: int = 0, password: bool = False, tls: tuple[Path, Path] | None = None,
-        clients: Path | None = None,
+        clients: Path | None = None, tokens: Mapping[str, str] | None = None,
     ) -> None:
         """`tls` is the certificate and the key, in PEM; only clients with a certificate by the authority `clients` are
-        let in."""
+        let in, or those with a token as `tokens` (kit/token_server.py) says."""
         self.directory = directory
         self.port = port
         self._password = password
         self._tls = tls
         self._clients = clients
+        self._tokens = tokens
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -113,4 +115,6 @@ class RegistryServer:
             htpasswd = self.directory / "htpasswd"
             htpasswd.write_text(HTPASSWD + "\n")
             config["auth"] = {"htpasswd": {"realm": "test", "path": str(htpasswd)}}
+        if self._tokens is not None:
+            config["auth"] = {"token": dict(self._tokens)}
         return config
