@@ -17,6 +17,10 @@ import pytest
 from kit.debian import PROGRAMS
 
 os.environ["PATH"] += os.pathsep + str(PROGRAMS)
+# Hundreds of daemons and workers are started from src/: where the environment says not to keep compiled modules, as
+# images of containers do, each of them would compile all of it.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).resolve().parents[1] / "build" / "bytecode")
 
 GRACE = 2.0
 """Seconds that threads and children have to go away after a test."""
