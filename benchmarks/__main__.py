@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import bare, byfile, daemon, deployments, etc, fetch, image
+from benchmarks import bare, byfile, daemon, deployments, etc, fetch, image, labels
 
 DEPLOYMENTS = 100
 BOOTCCTL = [sys.executable, "-m", "bootcd.cli"]
@@ -114,6 +114,7 @@ def program(report: Report, work: Path, layout: Path, tar: Path, options: argpar
         imports(report, work, layout, tar, compression, places, options.repeat)
     fetch.measure(report, work / "fetch", run, options.repeat, options.quick)
     erofs(report, options.quick)
+    labels.measure(report, options.quick)
     etc.measure(report, fresh(work / "etc"), options.repeat)
     living(report, work, layout, options.repeat)
     many(report, work, options.repeat)
