@@ -10,9 +10,7 @@ later.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,6 +26,7 @@ from ..ops.last import LOST
 from ..ops.machine import Machine
 from ..ops.resultjson import from_json, to_json
 from ..ops.results import LastResult, Status
+from .inthread import in_thread
 from .jobs import Settings
 from .latest import Latest
 from .worker import Outcome, Request, Worker
@@ -56,7 +55,7 @@ class State:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._readings = Latest(self._read)
-        self._looks = Latest(lambda: _in_thread(partial(self._look, self._machine())))
+        self._looks = Latest(lambda: in_thread(partial(self._look, self._machine())))
         self._watch = Watch()
         self.status = Status(settings().sysroot, "", (), None, "", (NOT_READ,))
         asyncio.get_running_loop().add_reader(self._watch.fileno(), self._something_happened)
@@ -177,30 +176,3 @@ class State:
 
         if what not in self._timers:
             self._timers[what] = asyncio.get_running_loop().call_later(seconds, now)
-
-
-async def _in_thread(work: Callable[[], Any]) -> Any:
-    """Do `work` in a thread that keeps nobody from ending the program: one that hangs in a dead disk is left behind,
-    which the loop's own threads would not allow."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Any] = loop.create_future()
-
-    def settle(result: Any, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)
-
-    def run() -> None:
-        result, failure = None, None
-        try:
-            result = work()
-        except BaseException as error:
-            failure = error
-        with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, name="disk", daemon=True).start()
-    return await done
