@@ -7,7 +7,7 @@
     <sysroot>/state/deploy/<id>/<id>.origin   what bootc reads
     <sysroot>/state/os/default/var            /var of all deployments
     <sysroot>/state/bootcd/deployments/<id>.json, journal/, generation, rejected.json, lock
-    <sysroot>/state/bootcd/last-result.json, update.json, running/, ballast/, downloads/
+    <sysroot>/state/bootcd/last-result.json, update.json, told.json, running/, ballast/, downloads/
 """
 
 from __future__ import annotations
@@ -74,6 +74,11 @@ class Sysroot:
     def update(self) -> Path:
         """What the last check found at the source."""
         return self.own_state / "update.json"
+
+    @property
+    def told(self) -> Path:
+        """What the machine's owner was told."""
+        return self.own_state / "told.json"
 
     @property
     def running(self) -> Path:

@@ -12,6 +12,7 @@ import logging
 import os
 from pathlib import Path
 
+from ..ops.news import is_failure
 from ..ops.results import Status
 from .wire import line
 
@@ -44,8 +45,7 @@ class Notices:
             texts["motd"] += line(f"Version {left.version or left.id[:12]} does not work here, so an older one runs: "
                                   f"{left.health_reason}") + "\n"
         last = status.last
-        # A finalize is cancelled by nobody but systemd, when its time at shutdown is over.
-        if last is not None and (last.state == "failed" or (last.verb, last.state) == ("finalize", "cancelled")):
+        if last is not None and is_failure(last):
             texts["motd"] += line(f"The last {last.verb} failed: {last.message}") + "\n"
         for name, text in texts.items():
             try:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept across a reboot: how the last operation ended, and what the last check found.
+"""What is kept across a reboot: how the last operation ended, what the last check found, and what was told of it.
 
     state/bootcd/last-result.json   {"schema": 1, "verb": …, "state": …, …}        a LastResult
     state/bootcd/update.json        {"schema": 1, "time": …, "update": {…}}        a CheckResult
+    state/bootcd/told.json          {"schema": 1, "booted": …, "update": …, …}     a Told
 
-Both are for people and for `status`. Nothing else depends on them: that they cannot be written never makes an operation
+They are for people and for `status`. Nothing else depends on them: that they cannot be written never makes an operation
 fail, and that they cannot be read is a warning.
 """
 
@@ -34,9 +35,11 @@ from ..errors import (
     RepositoryNotFound,
     UsageError,
 )
+from ..layout import Sysroot
 from ..linux import files
 from . import running
 from .machine import Machine
+from .news import Told
 from .resultjson import from_json, to_json
 from .results import ChangeResult, CheckResult, LastResult
 
@@ -145,6 +148,17 @@ def load_update(machine: Machine) -> tuple[CheckResult | None, str]:
     if not isinstance(when, str):
         raise RecordError(f"{path}: malformed: 'time'", advice=_ADVICE)
     return _parsed(path, CheckResult, document.get("update")), when
+
+
+def load_told(sysroot: Sysroot) -> Told | None:
+    """What was told; None when nothing is known. Raises RecordError, or BootcdError."""
+    document = _load(sysroot.told)
+    return _parsed(sysroot.told, Told, document) if document is not None else None
+
+
+def save_told(sysroot: Sysroot, told: Told) -> None:
+    """Keep what was told."""
+    _save(sysroot.told, to_json(told))
 
 
 def _is_telling(verb: str, error: BaseException) -> bool:
