@@ -40,7 +40,7 @@ TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((RO
 
 FOREIGN_OPTIONS = {"--print-digest-only", "--now", "--system", "--dest", "--object-path", "--method", "--wipe-slot",
                    "--secureboot-private-key", "--secureboot-certificate", "--tpm2-device", "--tpm2-pcrs", "--esp-path",
-                   "--all", "--preserve-digests"}
+                   "--all", "--preserve-digests", "--reboot-sentinel", "--collector", "--no-block"}
 """Options of other programs in examples."""
 BOOTC_LINTS = ("var-run", "etc-usretc", "bootc-kargs", "kernel", "utf8", "api-base-directories", "baseimage-root",
                "baseimage-composefs", "buildah-injected", "var-log", "var-tmpfiles", "sysusers", "nonempty-boot",

@@ -4,7 +4,8 @@ _bootcctl() {
     local current=${COMP_WORDS[COMP_CWORD]} path=. word index skip= kind=
     local -a given=() global=() kinds=()
     local -A verbs=(
-        [.]='status list explain doctor upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor adopt install health etc kargs image container composefs'
+        [.]='status list explain doctor upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor metrics hooks adopt install health etc kargs image container composefs'
+        [.hooks.]='run'
         [.install.]='to-filesystem to-disk'
         [.health.]='show check'
         [.etc.]='diff report reset rules'
@@ -32,6 +33,9 @@ _bootcctl() {
         [.cleanup.]='-h --help --dry-run -n --background --json'
         [.fsck.]='-h --help --repair --metadata-only --background --json'
         [.monitor.]='-h --help --json'
+        [.metrics.]='-h --help'
+        [.hooks.]='-h --help'
+        [.hooks.run.]='-h --help --notices'
         [.adopt.]='-h --help --dry-run -n --json'
         [.install.]='-h --help'
         [.install.to-filesystem.]='-h --help --karg --from --json'
@@ -122,6 +126,7 @@ _bootcctl() {
         [--max-download]='text'
         [--max-rate]='text'
         [--name]='text'
+        [--notices]='directories'
         [--output]='files'
         [--previous]='directories'
         [--report]='files'

@@ -33,8 +33,8 @@ function __bootcctl_deployments
     string split ' ' -- 'booted default staged rollback'
     bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
 end
-set -g __bootcctl_valued --addon --algorithm --allow-setuid --architecture --compression --config --created --encrypt --esp --esp-budget --esp-size --explain --filesystem --format --from --image-size --karg --kernel-dir --label --max-download --max-rate --name --output --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --write-dumpfile --xattrs
-set -g __bootcctl_groups install health etc kargs image container composefs
+set -g __bootcctl_valued --addon --algorithm --allow-setuid --architecture --compression --config --created --encrypt --esp --esp-budget --esp-size --explain --filesystem --format --from --image-size --karg --kernel-dir --label --max-download --max-rate --name --notices --output --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --write-dumpfile --xattrs
+set -g __bootcctl_groups hooks install health etc kargs image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
 complete -c bootcctl -n '__bootcctl_at ' -a list -d 'list the deployments, one line each'
@@ -54,6 +54,8 @@ complete -c bootcctl -n '__bootcctl_at ' -a boot-failed -d 'judge the running de
 complete -c bootcctl -n '__bootcctl_at ' -a cleanup -d 'remove what the keep policy does not keep and nothing refers to'
 complete -c bootcctl -n '__bootcctl_at ' -a fsck -d 'check every object, stream and image'
 complete -c bootcctl -n '__bootcctl_at ' -a monitor -d 'follow what the daemon does, until Ctrl-C'
+complete -c bootcctl -n '__bootcctl_at ' -a metrics -d 'print numbers about the machine for Prometheus'
+complete -c bootcctl -n '__bootcctl_at ' -a hooks -d 'programs that are told what happens'
 complete -c bootcctl -n '__bootcctl_at ' -a adopt -d 'take over a machine that bootc has installed with composefs'
 complete -c bootcctl -n '__bootcctl_at ' -a install -d 'make the first deployment'
 complete -c bootcctl -n '__bootcctl_at ' -a health -d 'whether deployments work here: verdicts, and the checks that they come from'
@@ -144,6 +146,11 @@ complete -c bootcctl -n '__bootcctl_at fsck' -l background -d 'nobody waits for 
 complete -c bootcctl -n '__bootcctl_at fsck' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at monitor' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at monitor' -l json -d 'print each event as a JSON object on a line of its own'
+complete -c bootcctl -n '__bootcctl_at metrics' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at hooks' -a run -d 'tell the hooks the news that waits for them'
+complete -c bootcctl -n '__bootcctl_at hooks' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at hooks run' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at hooks run' -l notices -r -a '(__fish_complete_directories)' -d 'where the news is (default: /run/bootcd/notices)'
 complete -c bootcctl -n '__bootcctl_at adopt' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at adopt' -l dry-run -s n -d 'only tell what would be adopted'
 complete -c bootcctl -n '__bootcctl_at adopt' -l json -d 'print the result as JSON'

@@ -464,6 +464,37 @@ _bootcctl_adopt() {
         '--json[print the result as JSON]'
 }
 
+_bootcctl_hooks_run() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--notices[where the news is (default\: /run/bootcd/notices)]:directory:_files -/'
+}
+
+_bootcctl_hooks() {
+    local state line
+    local -a verbs
+    _arguments -s -C \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '1: :->verb' \
+        '*:: :->rest'
+    case $state in
+        verb)
+            verbs=(
+                'run:tell the hooks the news that waits for them'
+            )
+            _describe verb verbs ;;
+        rest)
+            case $line[1] in
+                run) _bootcctl_hooks_run ;;
+            esac ;;
+    esac
+}
+
+_bootcctl_metrics() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]'
+}
+
 _bootcctl_monitor() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -649,6 +680,8 @@ _bootcctl() {
                 'cleanup:remove what the keep policy does not keep and nothing refers to'
                 'fsck:check every object, stream and image'
                 'monitor:follow what the daemon does, until Ctrl-C'
+                'metrics:print numbers about the machine for Prometheus'
+                'hooks:programs that are told what happens'
                 'adopt:take over a machine that bootc has installed with composefs'
                 'install:make the first deployment'
                 'health:whether deployments work here\: verdicts, and the checks that they come from'
@@ -679,6 +712,8 @@ _bootcctl() {
                 cleanup) _bootcctl_cleanup ;;
                 fsck) _bootcctl_fsck ;;
                 monitor) _bootcctl_monitor ;;
+                metrics) _bootcctl_metrics ;;
+                hooks) _bootcctl_hooks ;;
                 adopt) _bootcctl_adopt ;;
                 install) _bootcctl_install ;;
                 health) _bootcctl_health ;;

@@ -63,7 +63,7 @@ def test_monitor_follows_jobs_deployments_and_the_daemon(bus: SystemBus, machine
         stack.callback(process.kill)
         # Until the monitor listens, a job may pass unnoticed.
         deadline = time.monotonic() + PATIENCE
-        while not _listens(bus, process.pid):
+        while not listens(bus, process.pid):
             assert time.monotonic() < deadline
         assert client("switch", f"oci:{machine.path}/layout:latest").status == 0
         ended = monitor.until(lambda event: event["event"] == "job-ended")
@@ -110,7 +110,7 @@ def test_monitor_for_people(stalled: tuple[Client, str]) -> None:
             assert process.wait(PATIENCE) == 0
 
 
-def _listens(bus: SystemBus, pid: int) -> bool:
+def listens(bus: SystemBus, pid: int) -> bool:
     """Whether the process wants to hear something of the bus."""
 
     def ask(interface: str, member: str, signature: str = "", *body: str) -> Any:

@@ -44,6 +44,10 @@ FIELDS = {
                     "MESSAGE": "It failed.", "PRIORITY": "3"},
     "KARGS_REVERTED": {"BOOTCD_DEPLOYMENT": "ab" * 32, "BOOTCD_KARGS": "init=/nowhere", "MESSAGE": "They did not boot.",
                        "PRIORITY": "4"},
+    "APPLIED": {"BOOTCD_DEPLOYMENT": "ab" * 32, "BOOTCD_IMAGE": "example.org/os:1", "BOOTCD_PREVIOUS": "cd" * 32,
+                "PRIORITY": "6"},
+    "HOOK_FAILED": {"BOOTCD_HOOK": "/etc/bootcd/hooks.d/mail", "BOOTCD_NOTICE": "failed",
+                    "BOOTCD_REASON": "exit status 1", "PRIORITY": "4"},
     "REFUSED": {"BOOTCD_ACTION": "org.bootcd1.switch", "BOOTCD_UID": "1000", "BOOTCD_SENDER": ":1.5",
                 "BOOTCD_REASON": "polkit does not allow it", "BOOTCD_MEMBER": "Switch", "PRIORITY": "4"},
 }
@@ -60,6 +64,7 @@ record = Record("ab" * 32, "example.org/os:1", "sha256:aa", "", "bls", "", "", v
 boot_events.fell_back(record, "It fell back.", "a check failed")
 boot_events.boot_failed(record, "It failed.", "a check failed", "reboot")
 boot_events.kargs_reverted(record, "They did not boot.", "init=/nowhere")
+boot_events.hook_failed("/etc/bootcd/hooks.d/mail", "failed", "exit status 1")
 events.daemon_started("1.0", "/sysroot")
 job = events.JobEntry(7, "switch", 1000, "gnome-software", image="example.org/os:1")
 events.job_started(job)
@@ -68,7 +73,9 @@ events.job_failed(job, "org.bootcd1.Error.RootFull", "no space\\nleft", "Free sp
 events.job_cancelled(job)
 events.update_available(CheckResult("example.org/os:1", True, "sha256:aa", version="43"))
 texts = {field.name: "" for field in fields(DeploymentInfo)}
-events.staged(DeploymentInfo(**{**texts, "id": "ab" * 32, "image": "example.org/os:1"}))
+deployment = DeploymentInfo(**{**texts, "id": "ab" * 32, "image": "example.org/os:1"})
+events.staged(deployment)
+events.applied(deployment, "cd" * 32)
 events.refused("org.bootcd1.switch", sender=":1.5", uid=1000, reason="polkit does not allow it", member="Switch")
 """
 

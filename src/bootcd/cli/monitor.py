@@ -119,6 +119,8 @@ class Watcher:
                     yield _event("job-started", **_about(job))
             case "org.bootcd1.Manager", "JobRemoved", [number, str() as path, state, name, message]:
                 yield self._ended(path, number, state, name, message)
+            case "org.bootcd1.Manager", "Notice", [str() as kind, str() as message, dict() as facts]:
+                yield _event("notice", notice=kind, message=message, facts=facts)
             case "org.bootcd1.Job", "Note", [str() as message]:
                 yield _event("job-note", **self._which(signal.path), message=message)
             case "org.freedesktop.DBus.Properties", "PropertiesChanged", [str() as interface, dict() as changed, *_]:
@@ -217,6 +219,8 @@ def _text(event: Event, terminal: bool) -> str:
             return f"{job}{event['message']}"
         case "job-ended":
             return f"{job}{event['state']}" + (f": {event['message']}" if event["message"] else "")
+        case "notice":
+            return f"{event['notice']}: {event['message']}"
         case "daemon-gone":
             return "bootcd does not run"
         case "daemon-running":

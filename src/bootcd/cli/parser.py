@@ -125,6 +125,12 @@ def build_parser() -> argparse.ArgumentParser:
     monitor = verb("monitor", "monitor:monitor", "follow what the daemon does, until Ctrl-C")
     monitor.add_argument("--json", action="store_true", help="print each event as a JSON object on a line of its own")
 
+    verb("metrics", "notice_commands:metrics", "print numbers about the machine for Prometheus")
+    hooks = group("hooks", "programs that are told what happens")
+    run = verb("run", "notice_commands:run_hooks", "tell the hooks the news that waits for them", hooks)
+    run.add_argument("--notices", metavar="DIR", default="/run/bootcd/notices",
+                     help="where the news is (default: %(default)s)")
+
     adopt = verb("adopt", "commands:adopt", "take over a machine that bootc has installed with composefs")
     adopt.add_argument("--dry-run", "-n", action="store_true", help="only tell what would be adopted")
     _json(adopt)

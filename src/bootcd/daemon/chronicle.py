@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from ..ops.news import Kind, Notice
 from ..ops.results import Status
 from . import events
 from .jobs import Job
@@ -22,16 +23,15 @@ def ended(job: Job) -> None:
         events.job_failed(_entry(job), name, message, advice)
 
 
-def news(before: Status, after: Status) -> None:
-    """What has changed for the machine's owner."""
-    update = after.update
-    if update is not None and update.available and (
-            before.update is None or before.update.manifest_digest != update.manifest_digest):
+def news(notice: Notice, status: Status) -> None:
+    """What is not in the journal by another way: of a failure and of a fallback those tell that notice them."""
+    booted, staged, update = status.with_role("booted"), status.with_role("staged"), status.update
+    if notice.kind == Kind.UPDATE_AVAILABLE and update is not None:
         events.update_available(update)
-    known = {info.id for info in before.deployments}
-    for info in after.deployments:
-        if "staged" in info.roles and info.id not in known:
-            events.staged(info)
+    elif notice.kind == Kind.STAGED and staged is not None:
+        events.staged(staged)
+    elif notice.kind == Kind.APPLIED and booted is not None:
+        events.applied(booted, notice.facts["previous"])
 
 
 def _entry(job: Job) -> events.JobEntry:

@@ -22,6 +22,7 @@ JOB_FAILED = "86c9d3cf85814ff098605349ab5a8f6d"
 JOB_CANCELLED = "3f50eb4b62f3444496303728175b8722"
 UPDATE_AVAILABLE = "be2ab0b495a3493ca51eb71a77fb8ab9"
 STAGED = "97cd99c3f85f4875babc7997eebad395"
+APPLIED = "c990764a2ab849be903796b7b6cbd8d1"
 REFUSED = "9c9030b98ebe4440be7f669812c3984d"
 
 
@@ -84,6 +85,14 @@ def staged(deployment: DeploymentInfo) -> None:
           deployment=deployment.id, image=deployment.image, image_version=deployment.version,
           image_digest=deployment.manifest_digest, verification=deployment.verification, policy=deployment.policy,
           signed_by=", ".join(deployment.signed_by))
+
+
+def applied(deployment: DeploymentInfo, previous: str) -> None:
+    """Another deployment runs than `previous`, whose id that is."""
+    version = deployment.version or deployment.manifest_digest
+    send(APPLIED, INFO, f"Deployment {deployment.id[:12]} runs now: {version} of {deployment.image}.",
+         deployment=deployment.id, image=deployment.image, image_version=deployment.version,
+         image_digest=deployment.manifest_digest, previous=previous)
 
 
 def refused(action: str, *, sender: str, uid: int | None, reason: str, member: str = "") -> None:

@@ -15,6 +15,8 @@ from typing import Any
 from .. import __version__, config
 from ..config import Config
 from ..errors import BootcdError, ConfigError
+from ..ops.news import Notice
+from ..ops.results import Status
 from . import chronicle, events, notify
 from .bus import Bus
 from .exports import BusError, Call
@@ -23,6 +25,7 @@ from .jobs import Job, Jobs, Settings
 from .logcontrol import PATH as LOG_CONTROL
 from .logcontrol import TARGETS, LogControl
 from .manager import Manager
+from .news import News
 from .notices import Notices
 from .polkit import Authority
 from .worker import Outcome
@@ -84,7 +87,8 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload_or_complain)
         bus = await Bus.connect(None, self._authorize)
         self._authority = Authority(bus, self._owner)
-        self._manager = Manager(bus, self._jobs_of(bus), self.settings, self.reload, self._notices.show)
+        self._news = News(self._sysroot, self._tell)
+        self._manager = Manager(bus, self._jobs_of(bus), self.settings, self.reload, self._noticed)
         bus.export(LOG_CONTROL, LogControl().exported)
         try:
             # A disk that does not answer shall not keep the daemon from saying so, nor from ending when told to.
@@ -96,6 +100,7 @@ class Daemon:
             return await self._until_the_end(bus, stopped)
         finally:
             self._manager.state.close()
+            self._news.close()
             bus.close()
 
     def settings(self) -> Settings:
@@ -140,6 +145,14 @@ class Daemon:
         job = self._manager.jobs.get(path)
         return job.starter.uid if job is not None else None
 
+    def _noticed(self, status: Status) -> None:
+        self._notices.show(status)
+        self._news.show(status)
+
+    def _tell(self, notice: Notice, status: Status) -> None:
+        chronicle.news(notice, status)
+        self._manager.tell(notice)
+
     def _jobs_of(self, bus: Bus) -> Callable[[Manager], Jobs]:
         def make(manager: Manager) -> Jobs:
             def started(job: Job) -> None:
@@ -148,10 +161,8 @@ class Daemon:
                 manager.job_started(job)
 
             async def ended(job: Job, outcome: Outcome) -> None:
-                before = manager.state.status
                 chronicle.ended(job)
                 await manager.job_ended(job, outcome)
-                chronicle.news(before, manager.state.status)
                 notify.status("Idle" if manager.jobs.active is None else f"Running {manager.jobs.active.verb.kind}")
 
             return Jobs(bus, self.settings, manager.jobs_changed, started, ended)

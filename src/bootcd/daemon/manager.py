@@ -11,6 +11,7 @@ from typing import Any
 from .. import __version__
 from ..errors import UsageError
 from ..model import ImageReference
+from ..ops.news import Notice
 from ..ops.resultjson import from_json
 from ..ops.results import Explanation, ImageInfo, Kargs, Status
 from . import wire
@@ -118,6 +119,11 @@ class Manager:
             self.exported.flush()
             name, message, _ = job.error
             self.exported.emit("JobRemoved", job.number, job.path, job.state, name, message)
+
+    def tell(self, notice: Notice) -> None:
+        """Something happened that the machine's owner wants to hear of."""
+        facts = {name: wire.Typed("s", wire.text(value)) for name, value in notice.facts.items()}
+        self.exported.emit("Notice", notice.kind, wire.text(notice.message), facts)
 
     def _show(self, status: Status) -> None:
         self.deployments.show(status.deployments)

@@ -90,6 +90,29 @@ def test_a_staged_deployment_asks_for_a_reboot() -> None:
     wait("no deployment is staged", lambda: not Path("/run/bootcd/staged").exists())
 
 
+def test_hooks_are_told_outside_of_the_sandbox() -> None:
+    """In /root, which the daemon does not see, and one notice after the other."""
+    hook, told = Path("/etc/bootcd/hooks.d/50-write"), Path("/root/told")
+    hook.parent.mkdir(parents=True, exist_ok=True)
+    hook.write_text(f'#!/bin/sh\necho "$1 $BOOTCD_IMAGE_VERSION" >> {told}\n')
+    hook.chmod(0o755)
+    try:
+        versions = [new_version(), new_version()]
+        for version in versions:
+            publish(version)
+            bootcctl("upgrade")
+            wait(f"the hook is told of {version}",
+                 lambda version=version: told.exists() and f"staged {version}" in told.read_text().splitlines())
+        assert [line for line in told.read_text().splitlines() if line.startswith("staged")] == [
+            f"staged {version}" for version in versions]
+        wait("nothing waits", lambda: not any(Path("/run/bootcd/notices").iterdir()))
+        assert show("Result", unit="bootcd-hooks.service") == {"Result": "success"}
+        assert show("ActiveState", unit="bootcd-hooks.path") == {"ActiveState": "active"}
+    finally:
+        hook.unlink()
+        bootcctl("unstage")
+
+
 def test_nothing_staged_is_no_failure_at_shutdown() -> None:
     run("bootcctl", "--quiet", "unstage")
     before = entries()
