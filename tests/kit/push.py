@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pushes an image of `kit.images`, or signatures of one, to a registry.
+"""Pushes an image of `kit.images`, or signatures or an artifact about one, to a registry.
 
 Source: OCI distribution-spec 1.1 (pushing blobs, pushing manifests).
 """
@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 
 import requests
 
+from kit.artifacts import ArtifactBuilder
 from kit.images import Image
 from kit.signing import Signatures
 
@@ -28,8 +29,9 @@ class Pushed:
 
 
 def push(
-    image: Image | Signatures, reference: str, *, scheme: str = "http", auth: tuple[str, str] | None = None,
-    token: str = "", verify: Path | None = None, cert: tuple[Path, Path] | None = None,
+    image: Image | Signatures | ArtifactBuilder, reference: str, *, scheme: str = "http",
+    auth: tuple[str, str] | None = None, token: str = "", verify: Path | None = None,
+    cert: tuple[Path, Path] | None = None,
 ) -> Pushed:
     """Push to `HOST/REPOSITORY:TAG`. Blobs that the registry has are not sent. `verify` is the authority of its
     certificate, `cert` ours and its key. Raises requests.RequestException."""

@@ -84,18 +84,22 @@ class Manifest:
     layers: tuple[Descriptor, ...]
     annotations: Mapping[str, str] = field(default_factory=dict, hash=False)
     artifact_type: str | None = None
+    subject: Descriptor | None = None
+    """The manifest that this is about."""
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
         """Raises OciError."""
         top = _document(data, "manifest")
         media_type = _media_type(top, MANIFEST_TYPES, MANIFEST, forbidden="manifests")
+        subject = top.optional_object("subject")
         return cls(
             media_type,
             _descriptor(top.object("config")),
             tuple(_descriptor(item) for item in top.objects("layers")),
             top.strings("annotations"),
             top.optional_string("artifactType"),
+            _descriptor(subject) if subject.value else None,
         )
 
     @property
@@ -199,8 +203,11 @@ class Index:
     def named(self, name: str | None) -> Descriptor:
         """The image of a layout with this name; without a name, the only one, where signatures and other things that
         are about an image do not count. Raises ImageNotFound."""
-        found = [item for item in self.manifests if item.annotations.get(REF_NAME) == name or (
-            name is None and not _COMPANION.fullmatch(item.annotations.get(REF_NAME, "")))]
+        if name is None:
+            found = [item for item in self.manifests if item.artifact_type in (None, *CONFIG_TYPES)
+                     and not _COMPANION.fullmatch(item.annotations.get(REF_NAME, ""))]
+        else:
+            found = [item for item in self.manifests if item.annotations.get(REF_NAME) == name]
         if len({item.digest for item in found}) == 1:
             return found[0]
         names = ", ".join(sorted({shown(item.annotations.get(REF_NAME, "")) for item in self.manifests})[:20])

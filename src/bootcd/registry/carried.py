@@ -15,7 +15,7 @@ from dataclasses import replace
 from ..errors import ImageNotFound
 from ..formats.oci import Descriptor, Manifest
 from ..model import ImageReference, Platform
-from .sources import BlobStream, CarriesSignatures, FetchedManifest, Source, SourceOptions, open_source
+from .sources import BlobStream, CarriesSignatures, FetchedManifest, HasReferrers, Source, SourceOptions, open_source
 
 
 class Carried:
@@ -45,6 +45,14 @@ class Carried:
     def signatures(self, digest: str) -> Iterator[tuple[str, bytes]]:
         if isinstance(self._source, CarriesSignatures):
             yield from self._source.signatures(digest)
+
+    def referrers(self, digest: str, artifact_type: str) -> tuple[Descriptor, ...]:
+        return self._source.referrers(digest, artifact_type) if isinstance(self._source, HasReferrers) else ()
+
+    def artifact(self, descriptor: Descriptor) -> Manifest:
+        if not isinstance(self._source, HasReferrers):
+            raise ImageNotFound(f"{self.place}: nothing is attached", advice="")
+        return self._source.artifact(descriptor)
 
     def blob(self, descriptor: Descriptor, offset: int = 0) -> BlobStream:
         return self._source.blob(descriptor, offset)

@@ -12,10 +12,11 @@ import threading
 from collections.abc import Iterator
 
 from ..errors import BlobMismatch, BlobNotFound, BootcdError, ImageNotFound, OciError, SourceUnreachable
-from ..formats.oci import MAX_DOCUMENT, Descriptor, Manifest
+from ..formats.oci import INDEX, MAX_DOCUMENT, Descriptor, Manifest
 from ..model import ImageReference, Platform
 from .auth import Authenticator
 from .http import Answer, Http
+from .referrers import MAX_PAGES, NO_LIST, artifact_of, first_page, next_page, referrers_of
 from .resolve import DOCUMENT_TYPES, companion_of, manifest_of
 from .sources import FetchedManifest, SourceOptions, TransientFailure
 
@@ -51,6 +52,12 @@ class RegistrySource:
 
     def companion(self, tag: str) -> Manifest:
         return companion_of(self.reference, self.options, self.document, tag)
+
+    def referrers(self, digest: str, artifact_type: str) -> tuple[Descriptor, ...]:
+        return referrers_of(self.reference, self.options, self.listing, self.document, digest, artifact_type)
+
+    def artifact(self, descriptor: Descriptor) -> Manifest:
+        return artifact_of(self.reference, self.options, self.document, descriptor)
 
     def blob(self, descriptor: Descriptor, offset: int = 0) -> Download:
         what = f"{self.reference}: blob {descriptor.digest}"
@@ -101,6 +108,30 @@ class RegistrySource:
         if data is None:
             raise OciError(f"{what}: the manifest is larger than {MAX_DOCUMENT} bytes")
         return data, answer.header("Content-Type")
+
+    def listing(self, digest: str, artifact_type: str) -> list[bytes]:
+        """As `referrers.Pages`."""
+        what = f"{self.reference}: what is attached to {digest}"
+        pages: list[bytes] = []
+        path = first_page(digest, artifact_type)
+        while path:
+            if len(pages) == MAX_PAGES:
+                raise OciError(f"{what}: more than {MAX_PAGES} pages")
+            answer = self._get(what, path, {"Accept": INDEX})
+            try:
+                kind = (answer.header("Content-Type") or "").partition(";")[0].strip().lower()
+                if not pages and (answer.status in NO_LIST or (answer.status == 200 and kind != INDEX)):
+                    return []
+                self._expect(what, answer, 200)
+                data = answer.read_all(MAX_DOCUMENT - sum(map(len, pages)))
+                if data is None:
+                    raise OciError(f"{what}: more than {MAX_DOCUMENT} bytes")
+                pages.append(data)
+                here = f"{self._address(what)}/v2/{self._repository}/{path}"
+                path = next_page(here, self._repository, answer.header("Link"))
+            finally:
+                answer.close()
+        return pages
 
     def _get(self, what: str, path: str, headers: dict[str, str]) -> Answer:
         """The answer to a request with the right credentials: neither 401 nor 403."""

@@ -10,6 +10,7 @@ The socket whose descriptor is named belongs to whoever asked (`separate`); with
     first packet   {"places": [{"reference": TEXT, "options": OPTIONS}, …]}, or {"store": HOST, "options": OPTIONS}
     answer         {"ready": [what could not be given up, …]}, or {"error": …} as in `frames`
     requests       {"document": NAME, "size": BYTES or null, "place": NUMBER}
+                   {"referrers": DIGEST, "type": TEXT, "place": NUMBER}
                    {"blob": DIGEST, "size": BYTES, "offset": BYTES, "length": BYTES or null for all, "place": NUMBER}
                    {"file": URL, "limit": BYTES}                      in the store
 """
@@ -105,11 +106,17 @@ class _Server:
         frames.send(self._answering.connection, frames.TOLD, content)
 
     def _handler(self, request: dict[str, Any]) -> Callable[[dict[str, Any], socket.socket], None]:
+        if "referrers" in request:
+            return self._referrers
         return self._document if "document" in request else self._blob if "blob" in request else self._file
 
     def _document(self, request: dict[str, Any], connection: socket.socket) -> None:
         data, declared = self._places[request["place"]].document(request["document"], request["size"])
         _send(connection, {"type": declared}, data)
+
+    def _referrers(self, request: dict[str, Any], connection: socket.socket) -> None:
+        pages = self._places[request["place"]].listing(request["referrers"], request["type"])
+        _send(connection, {"sizes": [len(page) for page in pages]}, b"".join(pages))
 
     def _blob(self, request: dict[str, Any], connection: socket.socket) -> None:
         descriptor = Descriptor("", request["blob"], request["size"])

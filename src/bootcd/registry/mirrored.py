@@ -15,7 +15,7 @@ from typing import TypeVar
 from ..errors import BlobMismatch, BootcdError, FormatError, ImageNotFound, SourceError
 from ..formats.oci import Descriptor, Manifest
 from ..model import ImageReference, Platform
-from .sources import BlobStream, FetchedManifest, Ranged, SourceOptions
+from .sources import BlobStream, FetchedManifest, HasReferrers, Ranged, SourceOptions
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -40,6 +40,26 @@ class Mirrored:
 
     def companion(self, tag: str) -> Manifest:
         return self._any(lambda place: place.companion(tag))
+
+    def referrers(self, digest: str, artifact_type: str) -> tuple[Descriptor, ...]:
+        def ask(place: Ranged) -> tuple[Descriptor, ...]:
+            found = place.referrers(digest, artifact_type) if isinstance(place, HasReferrers) else ()
+            if not found:  # a mirror need not have what is attached later
+                raise ImageNotFound(f"{place.reference}: nothing is attached", advice="")
+            return found
+
+        try:
+            return self._any(ask)
+        except ImageNotFound:
+            return ()
+
+    def artifact(self, descriptor: Descriptor) -> Manifest:
+        def ask(place: Ranged) -> Manifest:
+            if not isinstance(place, HasReferrers):
+                raise ImageNotFound(f"{place.reference}: nothing is attached", advice="")
+            return place.artifact(descriptor)
+
+        return self._any(ask)
 
     def blob(self, descriptor: Descriptor, offset: int = 0) -> BlobStream:
         with self._lock:

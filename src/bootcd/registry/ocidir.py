@@ -22,6 +22,7 @@ from pathlib import Path
 from ..errors import BlobMismatch, BlobNotFound, ImageNotFound, OciError, SourceUnreachable
 from ..formats.oci import MAX_DOCUMENT, Descriptor, Index, Manifest, parse_layout
 from ..model import ImageReference, Platform, is_digest
+from .referrers import chosen
 from .resolve import located, resolve, verify
 from .sources import FetchedManifest, SourceOptions
 
@@ -115,6 +116,17 @@ class LayoutSource:
             return Manifest.parse(self._document(self._index().named(tag)))
         except (OciError, ImageNotFound) as error:
             raise located(error, f"{self.reference}: {tag}") from None
+
+    def referrers(self, digest: str, artifact_type: str) -> tuple[Descriptor, ...]:
+        # Nothing that tells no type: that may be every image of a large layout.
+        return tuple(item for item in chosen(self._index(), artifact_type) if item.artifact_type is not None)
+
+    def artifact(self, descriptor: Descriptor) -> Manifest:
+        what = f"{self.reference}: artifact {descriptor.digest}"
+        try:
+            return Manifest.parse(self._document(descriptor))
+        except OciError as error:
+            raise located(error, what) from None
 
     def blob(self, descriptor: Descriptor, offset: int = 0) -> FileStream:
         what = f"{self.reference}: blob {descriptor.digest}"

@@ -25,6 +25,7 @@ from ..linux.run import Served, serve
 from ..model import ImageReference, Platform
 from . import frames
 from .frames import Frames, FramesError
+from .referrers import artifact_of, referrers_of
 from .resolve import companion_of, manifest_of
 from .sources import FetchedManifest, SourceOptions, TransientFailure
 
@@ -138,6 +139,25 @@ class SeparateSource:
 
     def companion(self, tag: str) -> Manifest:
         return companion_of(self.reference, self.options, self.document, tag)
+
+    def referrers(self, digest: str, artifact_type: str) -> tuple[Descriptor, ...]:
+        return referrers_of(self.reference, self.options, self.listing, self.document, digest, artifact_type)
+
+    def artifact(self, descriptor: Descriptor) -> Manifest:
+        return artifact_of(self.reference, self.options, self.document, descriptor)
+
+    def listing(self, digest: str, artifact_type: str) -> list[bytes]:
+        """As `client.RegistrySource.listing`."""
+        what = f"{self.reference}: what is attached to {digest}"
+        about, data = self._fetcher.whole(
+            what, {"referrers": digest, "type": artifact_type, "place": self._place}, MAX_DOCUMENT)
+        pages, sizes = [], about.get("sizes")
+        for size in sizes if isinstance(sizes, list) else [-1]:
+            if type(size) is not int or not 0 <= size <= len(data):
+                raise SourceUnreachable(f"{what}: the process that fetches does not keep to the rules")
+            pages.append(data[:size])
+            data = data[size:]
+        return pages
 
     def document(self, name: str, size: int | None) -> tuple[bytes, str | None]:
         """As `client.RegistrySource.document`."""

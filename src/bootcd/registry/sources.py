@@ -150,6 +150,20 @@ class CarriesSignatures(Protocol):
 
 
 @runtime_checkable
+class HasReferrers(Protocol):
+    """A source that has artifacts about an image (`referrers`, which alone should ask for them)."""
+
+    def referrers(self, digest: str, artifact_type: str) -> tuple[Descriptor, ...]:
+        """What is said to be about the manifest `digest`, and of that type or one that is not told; unverified.
+
+        Raises OciError, SourceUnreachable, AuthenticationFailed.
+        """
+
+    def artifact(self, descriptor: Descriptor) -> Manifest:
+        """One of them. Its digest was verified, and nothing else. Raises as `Source.manifest`."""
+
+
+@runtime_checkable
 class Ranged(Source, Protocol):
     """A source that gives parts of blobs."""
 
