@@ -68,6 +68,8 @@ class Config:
     """policy.json to use instead of the usual ones; must exist."""
     trust_registries_d: str = ""
     """Directory that says where signatures are, instead of /etc/containers/registries.d."""
+    trust_bundles: tuple[str, ...] = ()
+    """Names of images, repositories or what they are in whose signatures need not say what the image is called."""
     registry_insecure: tuple[str, ...] = ()
     """Hosts (host or host:port) that may be asked over plain HTTP or with an unverified certificate."""
 

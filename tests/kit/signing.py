@@ -75,6 +75,34 @@ def key_signature(key: PrivateKey, digest: str, name: str, rekor: Rekor | None =
     return Signature(data, annotations)
 
 
+def statement(digest: str, predicate: str = "https://sigstore.dev/cosign/sign/v1") -> bytes:
+    """What cosign 3 signs."""
+    return json.dumps({"_type": "https://in-toto.io/Statement/v1", "predicateType": predicate,
+                       "subject": [{"digest": {"sha256": digest.removeprefix("sha256:")}}]}).encode()
+
+
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
+IN_TOTO = "application/vnd.in-toto+json"
+
+
+def enclosed(payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding."""
+    return f"DSSEv1 {len(IN_TOTO)} {IN_TOTO} {len(payload)} ".encode() + payload
+
+
+def bundle(key: PrivateKey, payload: bytes, rekor: Rekor | None = None) -> dict[str, Any]:
+    """A bundle of sigstore, by a key."""
+    made = sign(key, enclosed(payload))
+    return _bundle(payload, made, {"publicKey": {"hint": "of no use"}},
+                   [rekor.entry(payload, made, pem(key))] if rekor is not None else [])
+
+
+def _bundle(payload: bytes, made: bytes, by: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"mediaType": BUNDLE, "verificationMaterial": by | ({"tlogEntries": entries} if entries else {}),
+            "dsseEnvelope": {"payload": base64.b64encode(payload).decode(), "payloadType": IN_TOTO,
+                             "signatures": [{"sig": base64.b64encode(made).decode()}]}}
+
+
 class Rekor:
     """A log."""
 
@@ -93,6 +121,22 @@ class Rekor:
         promise = sign(self.key, json.dumps(entry, separators=(",", ":")).encode())
         return json.dumps({"SignedEntryTimestamp": base64.b64encode(promise).decode(), "Payload": entry})
 
+    def entry(self, payload: bytes, signature: bytes, key: bytes, time: int = NOW) -> dict[str, Any]:
+        """For a bundle of sigstore."""
+        body = base64.b64encode(json.dumps({"apiVersion": "0.0.1", "kind": "dsse", "spec": {
+            "envelopeHash": {"algorithm": "sha256", "value": "0" * 64},
+            "payloadHash": {"algorithm": "sha256", "value": hashlib.sha256(payload).hexdigest()},
+            "signatures": [{"signature": base64.b64encode(signature).decode(),
+                            "verifier": base64.b64encode(key).decode()}]}}).encode()).decode()
+        log = hashlib.sha256(self.key.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)).digest()
+        promise = sign(self.key, json.dumps({"body": body, "integratedTime": time, "logID": log.hex(),
+                                             "logIndex": 5179}, separators=(",", ":")).encode())
+        return {"logIndex": "5179", "logId": {"keyId": base64.b64encode(log).decode()},
+                "kindVersion": {"kind": "dsse", "version": "0.0.1"}, "integratedTime": str(time),
+                "inclusionPromise": {"signedEntryTimestamp": base64.b64encode(promise).decode()},
+                "canonicalizedBody": body}
+
 
 class Fulcio:
     """An authority, with one between it and what it issues."""
@@ -109,14 +153,7 @@ class Fulcio:
                   time: int = NOW, usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.CODE_SIGNING,
                   more: Sequence[tuple[x509.ExtensionType, bool]] = ()) -> Signature:
         """By somebody who logged in as `email` at `issuer`; seen by the log at `time`."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        raw = issuer.encode()
-        leaf = _certificate("leaf", key, "middle", self._middle_key, minutes=10, extensions=[
-            (x509.ExtendedKeyUsage([usage]), False),
-            (x509.SubjectAlternativeName([x509.RFC822Name(email)]), True),
-            (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1"), raw), False),
-            (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8"),
-                                        bytes([0x0C, len(raw)]) + raw), False), *more])
+        key, leaf = self._leaf(email, issuer, usage, more)
         certificate = leaf.public_bytes(serialization.Encoding.PEM)
         data = payload(digest, name)
         made = sign(key, data)
@@ -125,6 +162,25 @@ class Fulcio:
             "dev.sigstore.cosign/certificate": certificate.decode(),
             "dev.sigstore.cosign/chain": self.middle.public_bytes(serialization.Encoding.PEM).decode(),
             "dev.sigstore.cosign/bundle": rekor.bundle(data, made, certificate, time)})
+
+    def bundle(self, payload: bytes, rekor: Rekor, *, email: str = EMAIL, issuer: str = ISSUER) -> dict[str, Any]:
+        """The same as a bundle of sigstore."""
+        key, leaf = self._leaf(email, issuer, ExtendedKeyUsageOID.CODE_SIGNING, ())
+        made = sign(key, enclosed(payload))
+        entry = rekor.entry(payload, made, leaf.public_bytes(serialization.Encoding.PEM))
+        der = leaf.public_bytes(serialization.Encoding.DER)
+        return _bundle(payload, made, {"certificate": {"rawBytes": base64.b64encode(der).decode()}}, [entry])
+
+    def _leaf(self, email: str, issuer: str, usage: x509.ObjectIdentifier,
+              more: Sequence[tuple[x509.ExtensionType, bool]]) -> tuple[PrivateKey, x509.Certificate]:
+        key = ec.generate_private_key(ec.SECP256R1())
+        raw = issuer.encode()
+        return key, _certificate("leaf", key, "middle", self._middle_key, minutes=10, extensions=[
+            (x509.ExtendedKeyUsage([usage]), False),
+            (x509.SubjectAlternativeName([x509.RFC822Name(email)]), True),
+            (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1"), raw), False),
+            (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.8"),
+                                        bytes([0x0C, len(raw)]) + raw), False), *more])
 
 
 def _certificate(name: str, key: PrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *,

@@ -63,10 +63,11 @@ class Peers:
                                     "transports": {"docker": {self.repository: requirements}}}))
         return path
 
-    def ours(self, policy: Path, image: str) -> bool:
+    def ours(self, policy: Path, image: str, bundles: tuple[str, ...] = ()) -> bool:
         source = open_source(ImageReference.parse(image), FAST)
         try:
-            return trust.judge(trust.load(str(policy), str(self.stores)), source, source.manifest(AMD64)).accepted
+            loaded = trust.load(str(policy), str(self.stores), bundles)
+            return trust.judge(loaded, source, source.manifest(AMD64)).accepted
         except BootcdError:
             return False
         finally:
@@ -165,3 +166,19 @@ def test_a_signature_by_cosign_counts(peers: Peers) -> None:
     assert peers.ours(path, image)
     assert peers.ours(path, f"{peers.repository}:cosign")
     assert not peers.ours(path, f"{peers.repository}:unsigned")
+
+
+@pytest.mark.skipif(COSIGN is None, reason="cosign is not on PATH")
+def test_a_bundle_by_cosign_counts_where_bundles_do(peers: Peers) -> None:
+    assert COSIGN is not None
+    environment = {**os.environ, "COSIGN_PASSWORD": "", "HOME": str(peers.directory)}
+    subprocess.run([COSIGN, "generate-key-pair", "--output-key-prefix", "newer"], check=True, capture_output=True,
+                   cwd=peers.directory, env=environment)
+    image = f"{peers.repository}@{peers.digests['unsigned']}"
+    path = peers.policy([{"type": "sigstoreSigned", "keyPath": str(peers.directory / "newer.pub")}])
+    subprocess.run([COSIGN, "sign", "--key", "newer.key", "--tlog-upload=false", "--allow-insecure-registry", "--yes",
+                    "--new-bundle-format", image], check=True, capture_output=True, cwd=peers.directory,
+                   env=environment)
+    assert not peers.ours(path, image)
+    assert peers.ours(path, image, (peers.repository,))
+    assert not peers.ours(path, f"{peers.repository}:vendor", (peers.repository,))

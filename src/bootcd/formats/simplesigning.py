@@ -29,10 +29,10 @@ COSIGN = "cosign container image signature"
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What the signer says: this manifest is the image of this name."""
+    """What the signer says: this manifest is the image of this name. Without a name, that it is a good one."""
 
     digest: str
-    name: ImageName
+    name: ImageName | None
 
 
 def parse_claim(data: bytes, kind: str) -> Claim:

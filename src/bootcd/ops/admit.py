@@ -74,7 +74,8 @@ def judge(machine: Machine, source: Source, fetched: FetchedManifest) -> Judgeme
         return Judgement("", "", ())
     from ..registry import trust
 
-    return trust.judge(trust.load(config.trust_policy, config.trust_registries_d), source, fetched)
+    loaded = trust.load(config.trust_policy, config.trust_registries_d, config.trust_bundles)
+    return trust.judge(loaded, source, fetched)
 
 
 def _named(source: Source) -> str:

@@ -247,9 +247,9 @@ class _Examination:
             told.says.append(f"{file} ({why})")
             told.facts["file"] = str(file)
             self._files.append(str(file))
-            loaded = trust.load(config.trust_policy, config.trust_registries_d)
+            loaded = trust.load(config.trust_policy, config.trust_registries_d, config.trust_bundles)
             assert loaded.policy is not None
-            prospect = trust.about(loaded.policy, loaded.stores, reference)
+            prospect = trust.about(loaded, loaded.policy, reference)
             told.facts["scope"] = prospect.scope
             told.says.append(f"{prospect.scope} decides about this image")
             for demand in prospect.demands():

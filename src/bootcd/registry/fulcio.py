@@ -58,6 +58,14 @@ class Leaf:
             raise SignatureError(f"{len(found)} certificates in the place of one")
         return cls(found[0], tuple(_certificates(chain)) if chain.strip() else ())
 
+    @classmethod
+    def of_der(cls, data: bytes) -> Leaf:
+        """Without anything between it and an authority. Raises SignatureError."""
+        try:
+            return cls(x509.load_der_x509_certificate(data), ())
+        except (ValueError, UnsupportedAlgorithm):
+            raise SignatureError("a certificate that cannot be read") from None
+
     @property
     def key(self) -> Key:
         """Raises SignatureError when it is of no kind that we verify with."""

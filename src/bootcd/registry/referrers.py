@@ -41,6 +41,7 @@ MAX_PAGES = 8
 NO_LIST = (400, 404, 405, 501)
 """What registries answer that know no such address."""
 
+_EMPTY = "application/vnd.oci.empty.v1+json"
 _NEXT = re.compile(r'<([^<>]*)>\s*;(?:[^,]*;)?\s*rel="?next"?', re.IGNORECASE)
 
 
@@ -126,9 +127,10 @@ def check_size(what: str, descriptor: Descriptor) -> None:
 
 
 def chosen(index: Index, artifact_type: str) -> Iterator[Descriptor]:
-    """Those of a type, whether or not a registry has looked at it. One whose type is not told may be of any."""
+    """Those of a type, whether or not a registry has looked at it. One whose type is not told may be of any; cosign 2
+    and 3 name that of the empty config in its place."""
     return (item for item in index.manifests
-            if item.media_type in MANIFEST_TYPES and item.artifact_type in (None, artifact_type))
+            if item.media_type in MANIFEST_TYPES and item.artifact_type in (None, _EMPTY, artifact_type))
 
 
 def first_page(digest: str, artifact_type: str) -> str:

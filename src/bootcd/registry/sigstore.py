@@ -22,6 +22,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Protocol
 
 from ..errors import BlobMismatch, BlobNotFound, ImageNotFound, OciError, SignatureError
 from ..formats import rekor, simplesigning
@@ -48,13 +49,61 @@ _CHAIN = "dev.sigstore.cosign/chain"
 _BUNDLE = "dev.sigstore.cosign/bundle"
 
 
+class SigstoreSignature(Protocol):
+    """One signature as it was found; `origin` says where. Everything else raises SignatureError."""
+
+    @property
+    def origin(self) -> str: ...
+
+    def signature(self) -> bytes: ...
+
+    def message(self) -> bytes:
+        """What is signed."""
+
+    def payload(self) -> bytes:
+        """What is said, which is in `message`."""
+
+    def leaf(self) -> Leaf:
+        """The certificate of the signer."""
+
+    def logged(self) -> tuple[rekor.LogEntry, ...]:
+        """What logs say of it; at least one says something."""
+
+    def claim(self) -> simplesigning.Claim:
+        """What is said of an image, to be asked once the signature is verified."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One signature as it was found; `origin` says where."""
+    """A SigstoreSignature in a layer, or in a file of skopeo's."""
 
     origin: str
-    payload: bytes
+    content: bytes
     annotations: Mapping[str, str]
+
+    def signature(self) -> bytes:
+        try:
+            return base64.b64decode(_annotation(self.annotations, _SIGNATURE), validate=True)
+        except (binascii.Error, ValueError):
+            raise SignatureError(f"its annotation {_SIGNATURE} is not base64") from None
+
+    def message(self) -> bytes:
+        if not self.content:
+            raise SignatureError(f"its payload is missing, damaged or larger than {simplesigning.MAX_PAYLOAD} bytes")
+        return self.content
+
+    def payload(self) -> bytes:
+        return self.content
+
+    def leaf(self) -> Leaf:
+        return Leaf.parse(_annotation(self.annotations, _CERTIFICATE).encode(),
+                          self.annotations.get(_CHAIN, "").encode())
+
+    def logged(self) -> tuple[rekor.LogEntry, ...]:
+        return (rekor.parse_bundle(_annotation(self.annotations, _BUNDLE).encode()),)
+
+    def claim(self) -> simplesigning.Claim:
+        return simplesigning.parse_claim(self.content, simplesigning.COSIGN)
 
 
 def tag_of(digest: str) -> str:
@@ -112,50 +161,47 @@ class SigstoreVerifier:
         self._rekor_keys = load_keys(requirement.rekor_keys)
         self._authority = Authority(requirement.fulcio) if requirement.fulcio is not None else None
 
-    def verify(self, found: Attachment) -> tuple[simplesigning.Claim, str]:
+    def verify(self, found: SigstoreSignature) -> tuple[simplesigning.Claim, str]:
         """The claim and who made it, in words. Raises SignatureError, which says why it does not count."""
-        signature = _decoded(found.annotations)
-        if not found.payload:
-            raise SignatureError(f"its payload is missing, damaged or larger than {simplesigning.MAX_PAYLOAD} bytes")
-        if self._authority is None:
-            signer = self._by_key(found, signature)
-        else:
-            signer = self._by_certificate(found, signature, self._authority)
-        return simplesigning.parse_claim(found.payload, simplesigning.COSIGN), signer
+        found.signature()
+        signer = self._by_key(found) if self._authority is None else self._by_certificate(found, self._authority)
+        return found.claim(), signer
 
-    def _by_key(self, found: Attachment, signature: bytes) -> str:
+    def _by_key(self, found: SigstoreSignature) -> str:
         for trusted in self._keys:
-            if verifies(trusted.key, signature, found.payload):
+            if verifies(trusted.key, found.signature(), found.message()):
                 break
         else:
             raise SignatureError("it was not made by a key that the policy names")
         seen = ""
         if self._rekor_keys:
-            entry = self._entry(found, signature)
+            entry = self._entry(found)
             if fingerprint(_logged_key(entry.key)) != trusted.fingerprint:
                 raise SignatureError("the log entry is about another key")
             seen = f", logged {_when(entry.time)}"
         return f"sigstore key {trusted.fingerprint[:16]} ({trusted.origin}){seen}"
 
-    def _by_certificate(self, found: Attachment, signature: bytes, authority: Authority) -> str:
-        leaf = Leaf.parse(_annotation(found.annotations, _CERTIFICATE).encode(),
-                          found.annotations.get(_CHAIN, "").encode())
-        entry = self._entry(found, signature)
+    def _by_certificate(self, found: SigstoreSignature, authority: Authority) -> str:
+        leaf = found.leaf()
+        entry = self._entry(found)
         if Leaf.parse(entry.key).der != leaf.der:
             raise SignatureError("the log entry is about another certificate")
         email = authority.check(leaf, entry.time)
-        if not verifies(leaf.key, signature, found.payload):
+        if not verifies(leaf.key, found.signature(), found.message()):
             raise SignatureError("it was not made with the key of its certificate")
         return f"{email} by {authority.issuer}, logged {_when(entry.time)}"
 
-    def _entry(self, found: Attachment, signature: bytes) -> rekor.LogEntry:
+    def _entry(self, found: SigstoreSignature) -> rekor.LogEntry:
         """What the log says, verified, and about this very signature."""
-        entry = rekor.parse_bundle(_annotation(found.annotations, _BUNDLE).encode())
-        if not any(verifies(log.key, entry.promise, entry.signed) for log in self._rekor_keys):
+        entries = [entry for entry in found.logged()
+                   if any(verifies(log.key, entry.promise, entry.signed) for log in self._rekor_keys)]
+        if not entries:
             raise SignatureError("the log entry was not made by a log that the policy names")
-        if entry.digest != hashlib.sha256(found.payload).hexdigest() or entry.signature != signature:
-            raise SignatureError("the log entry is about another signature")
-        return entry
+        for entry in entries:
+            logged = found.payload() if entry.of_payload else found.message()
+            if entry.digest == hashlib.sha256(logged).hexdigest() and entry.signature == found.signature():
+                return entry
+        raise SignatureError("the log entry is about another signature")
 
 
 def _annotation(annotations: Mapping[str, str], key: str) -> str:
@@ -163,13 +209,6 @@ def _annotation(annotations: Mapping[str, str], key: str) -> str:
     if not text:
         raise SignatureError(f"it has no annotation {key}")
     return text
-
-
-def _decoded(annotations: Mapping[str, str]) -> bytes:
-    try:
-        return base64.b64decode(_annotation(annotations, _SIGNATURE), validate=True)
-    except (binascii.Error, ValueError):
-        raise SignatureError(f"its annotation {_SIGNATURE} is not base64") from None
 
 
 def _logged_key(data: bytes) -> Key:

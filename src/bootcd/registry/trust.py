@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import SignatureError, TrustPolicyError
+from ..errors import BootcdError, SignatureError, TrustPolicyError
 from ..formats.documents import shown
 from ..formats.imagename import ImageName
 from ..formats.simplesigning import Claim
@@ -35,28 +35,30 @@ from ..formats.trustpolicy import (
     parse,
 )
 from ..model import ImageReference
-from . import lookaside, sigstore, storage
+from . import bundles, lookaside, sigstore, storage
 from .carried import is_remote
 from .demands import Demand, demand
 from .gpg import GpgVerifier, SignedMessage
 from .judgement import Finding, Judgement, Outcome, policy_file
 from .sources import CarriesSignatures, FetchedManifest, Source
 
-S = TypeVar("S", sigstore.Attachment, SignedMessage)
+S = TypeVar("S", sigstore.SigstoreSignature, SignedMessage)
 
 STORES = Path("/etc/containers/registries.d")
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """The policy in a file, and where signatures may be. Without a policy, `policy` is None and `file` empty."""
+    """The policy in a file, and where signatures may be. Without a policy, `policy` is None and `file` empty. `bundles`
+    are the scopes in which a signature counts that does not say what the image is called."""
 
     file: str = ""
     policy: TrustPolicy | None = None
     stores: lookaside.SignatureStores = field(default_factory=lookaside.SignatureStores)
+    bundles: tuple[str, ...] = ()
 
 
-def load(policy: str = "", stores: str = "") -> Trust:
+def load(policy: str = "", stores: str = "", bundles: tuple[str, ...] = ()) -> Trust:
     """Read the policy: the file that is named, which must exist, or the first of `POLICIES` that does. Raises
     TrustPolicyError."""
     found = policy_file(policy)
@@ -68,17 +70,19 @@ def load(policy: str = "", stores: str = "") -> Trust:
             data = file.read(MAX_POLICY + 1)
     except OSError as error:
         raise TrustPolicyError(f"{found}: cannot be read: {error.strerror}") from None
-    return Trust(str(found), parse(data, str(found)), lookaside.load_stores(directory))
+    return Trust(str(found), parse(data, str(found)), lookaside.load_stores(directory), bundles)
 
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
     """What is known of an image's case before anything is asked: what decides, and where signatures are looked for.
-    `reference` is as policies have it. Images of this machine have no `section`: their signatures are beside them."""
+    `reference` is as policies have it. Images of this machine have no `section`: their signatures are beside them.
+    `bundles` says whether bundles of sigstore count."""
 
     reference: ImageReference
     decision: Decision
     section: lookaside.Section | None
+    bundles: bool
 
     @property
     def scope(self) -> str:
@@ -96,7 +100,8 @@ class Prospect:
         if SigstoreSigned in kinds and section is not None and not section.attachments:
             yield f"no sigstore signatures are looked for: use-sigstore-attachments is false in {section.origin}"
         elif SigstoreSigned in kinds:
-            yield "sigstore signatures are looked for beside the image, under the tag sha256-DIGEST.sig"
+            yield "sigstore signatures are looked for beside the image, under the tag sha256-DIGEST.sig" + (
+                ", and in bundles that refer to it" if self.bundles else "")
         if SignedBy in kinds and section is None:
             yield "OpenPGP signatures are looked for nowhere but in the image's own place"
         elif SignedBy in kinds and section is not None:
@@ -110,11 +115,12 @@ class Prospect:
             yield demand(requirement)
 
 
-def about(policy: TrustPolicy, stores: lookaside.SignatureStores, reference: ImageReference) -> Prospect:
+def about(trust: Trust, policy: TrustPolicy, reference: ImageReference) -> Prospect:
     """What decides about an image."""
     reference = _resolved(reference)
-    section = stores.about(ImageName.of(reference)) if reference.transport == "docker" else None
-    return Prospect(reference, policy.about(reference), section)
+    name = ImageName.of(reference) if reference.transport == "docker" else None
+    bundles = name is not None and any(scope in trust.bundles for scope in name.scopes())
+    return Prospect(reference, policy.about(reference), trust.stores.about(name) if name is not None else None, bundles)
 
 
 def judge(trust: Trust, source: Source, fetched: FetchedManifest) -> Judgement:
@@ -125,8 +131,8 @@ def judge(trust: Trust, source: Source, fetched: FetchedManifest) -> Judgement:
     """
     if trust.policy is None:
         return Judgement("", "", ())
-    prospect = about(trust.policy, trust.stores, source.reference)
-    evidence = _Evidence(prospect.section, source, prospect.reference, fetched)
+    prospect = about(trust, trust.policy, source.reference)
+    evidence = _Evidence(prospect, source, fetched)
     return Judgement(trust.file, prospect.scope, tuple(_outcomes(prospect.decision, evidence)))
 
 
@@ -173,26 +179,39 @@ def _verifier(requirement: SigstoreSigned | SignedBy) -> sigstore.SigstoreVerifi
 class _Evidence:
     """The signatures of one image, each kind read once."""
 
-    def __init__(
-        self, section: lookaside.Section | None, source: Source, reference: ImageReference, fetched: FetchedManifest,
-    ) -> None:
+    def __init__(self, prospect: Prospect, source: Source, fetched: FetchedManifest) -> None:
+        reference = prospect.reference
         self._source = source
+        self.bundles = prospect.bundles
         self.name = _name(reference)
         self.digests = tuple(dict.fromkeys((fetched.reference_digest, fetched.digest)))
         # Signatures of what is at a registry may be elsewhere, those of everything else lie beside it.
         self._elsewhere = ImageName.of(reference) if reference.transport == "docker" else None
-        self._section = section or lookaside.Section()
-        self._attachments: list[sigstore.Attachment] | None = None
+        self._section = prospect.section or lookaside.Section()
+        self._attachments: list[sigstore.SigstoreSignature] | None = None
         self._messages: list[SignedMessage] | None = None
 
-    def attachments(self) -> list[sigstore.Attachment]:
+    def attachments(self) -> list[sigstore.SigstoreSignature]:
         if self._attachments is None:
             self._attachments = [found for origin, data in self._carried
                                  if (found := sigstore.parse_attachment(origin, data)) is not None]
             if self._section.attachments:
                 self._attachments += [one for digest in self.digests
                                       for one in sigstore.attachments(self._source, digest)]
+                self._attachments += self._bundles(others=bool(self._attachments))
         return self._attachments
+
+    def _bundles(self, others: bool) -> list[bundles.Bundle]:
+        """Where they do not count, they are only looked for when there is nothing else, so that people learn why the
+        signature that they made is none here."""
+        if others and not self.bundles:
+            return []
+        try:
+            return [one for digest in self.digests for one in bundles.bundles(self._source, digest)]
+        except BootcdError:
+            if self.bundles:
+                raise
+            return []
 
     def messages(self) -> list[SignedMessage]:
         if self._messages is None:
@@ -225,7 +244,11 @@ def _findings(
             claim, signer = verify(signature)
             if claim.digest not in evidence.digests:
                 raise SignatureError(f"it is for another image, {claim.digest}")
-            if not identity.accepts(evidence.name, claim.name):
+            if claim.name is None:
+                if not evidence.bundles:
+                    raise SignatureError("it is a bundle, which does not say what the image is called; [trust] bundles "
+                                         "in bootcd.toml does not list this one")
+            elif not identity.accepts(evidence.name, claim.name):
                 raise SignatureError(f"it calls the image {shown(str(claim.name))}, which the policy does not accept "
                                      f"here ({identity.match.value})")
         except SignatureError as error:
