@@ -145,6 +145,12 @@ def _load(data: bytes) -> x509.Certificate:
         return x509.load_der_x509_certificate(data)
 
 
+def _serial(certificate: x509.Certificate) -> int:
+    with warnings.catch_warnings():  # the same for a number that is not positive
+        warnings.simplefilter("ignore")
+        return certificate.serial_number
+
+
 def _hash_of(algorithm: Element) -> tuple[str, hashes.HashAlgorithm]:
     found = _HASHES.get(algorithm.child(0, der.OID).content)
     if found is None:
@@ -158,7 +164,7 @@ def _check_signer(signer: Element, content: bytes, certificates: list[x509.Certi
     name, serial = signer.child(1, der.SEQUENCE), signer.child(1, der.SEQUENCE).child(1, der.INTEGER)
     number = int.from_bytes(serial.content, "big", signed=True)
     issuer = name.child(0, der.SEQUENCE).whole
-    found = [one for one in certificates if one.serial_number == number and one.issuer.public_bytes() == issuer]
+    found = [one for one in certificates if _serial(one) == number and one.issuer.public_bytes() == issuer]
     if not found:
         raise PeError("the signature does not have the certificate of its signer")
     label, algorithm = _hash_of(signer.child(2, der.SEQUENCE))
