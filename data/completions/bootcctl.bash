@@ -19,7 +19,7 @@ _bootcctl() {
         [.list.]='-h --help --json'
         [.explain.]='-h --help --json'
         [.doctor.]='-h --help --offline --json'
-        [.upgrade.]='-h --help --check --download-only --apply --soft-reboot --from --allow-rejected --allow-untried --allow-downgrade --max-rate --max-download --background --json'
+        [.upgrade.]='-h --help --check --download-only --apply --soft-reboot --from --from-downloaded --allow-rejected --allow-untried --allow-downgrade --max-rate --max-download --background --json'
         [.switch.]='-h --help --download-only --apply --soft-reboot --from --allow-untried --max-rate --max-download --background --json'
         [.rollback.]='-h --help --apply --soft-reboot --json'
         [.pin.]='-h --help --label --json'

@@ -88,6 +88,7 @@ complete -c bootcctl -n '__bootcctl_at upgrade' -l download-only -d 'stage it, b
 complete -c bootcctl -n '__bootcctl_at upgrade' -l apply -d 'reboot into it now'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l soft-reboot -r -a 'no auto required' -d 'with --apply: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default: no)'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l from -r -d 'read the image from there, such as oci:/media/usb, and still follow the reference'
+complete -c bootcctl -n '__bootcctl_at upgrade' -l from-downloaded -d 'let what --download-only has staged boot next, without asking the source'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l allow-rejected -d 'take the image even if this machine was rolled back from it'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l allow-untried -d 'do not wait until the boot of the running deployment is complete'
 complete -c bootcctl -n '__bootcctl_at upgrade' -l allow-downgrade -d 'take the image even if it is older than what runs'

@@ -607,6 +607,7 @@ _bootcctl_upgrade() {
         '--apply[reboot into it now]' \
         '--soft-reboot[with --apply\: keep the kernel running if that comes to the same as a reboot, or do not reboot at all (default\: no)]:value:(no auto required)' \
         '--from[read the image from there, such as oci\:/media/usb, and still follow the reference]:value: ' \
+        '--from-downloaded[let what --download-only has staged boot next, without asking the source]' \
         '--allow-rejected[take the image even if this machine was rolled back from it]' \
         '--allow-untried[do not wait until the boot of the running deployment is complete]' \
         '--allow-downgrade[take the image even if it is older than what runs]' \

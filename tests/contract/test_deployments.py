@@ -262,6 +262,33 @@ def test_download_only_stages_and_upgrade_applies(world: World) -> None:
     assert world.versions() == ["1.1", "1.0"]
 
 
+def test_what_was_downloaded_is_taken_without_its_source(world: World) -> None:
+    world.install(os_image("1.0"))
+    with pytest.raises(NothingStaged):
+        world.host.upgrade(from_downloaded=True)
+    world.publish(os_image("1.1"))
+    world.host.upgrade(download_only=True)
+    world.publish(os_image("1.2"))  # nobody has asked for that one
+    shutil.rmtree(world.directory / "layout")
+    for wrong in ({"download_only": True}, {"take_from": world.image}):
+        with pytest.raises(UsageError):
+            world.host.upgrade(from_downloaded=True, **wrong)
+
+    assert world.host.upgrade(from_downloaded=True).outcome == "deployed"
+    assert world.versions() == ["1.1", "1.0"]
+
+
+def test_what_was_downloaded_and_is_not_whole_is_not_taken(world: World) -> None:
+    world.install(os_image("1.0"))
+    world.publish(os_image("1.1"))
+    staged = world.host.upgrade(download_only=True).deployment
+    assert staged is not None
+    shutil.rmtree(world.esp / "EFI" / "bootcd" / staged.boot_digest)
+    with pytest.raises(Refused, match="not complete any more"):
+        world.host.upgrade(from_downloaded=True)
+    assert world.host.upgrade().outcome == "deployed"
+
+
 def test_finalize_leaves_a_mere_download_alone(world: World) -> None:
     world.install(os_image("1.0"))
     world.publish(os_image("1.1"))

@@ -120,10 +120,10 @@ class BusHost:
         return _result(CheckResult, self._job("check", "Check", self._options))
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
-                allow_downgrade: bool = False, take_from: str = "", apply: bool = False,
+                allow_downgrade: bool = False, take_from: str = "", from_downloaded: bool = False, apply: bool = False,
                 soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None) -> ChangeResult:
         wanted = {"allow-rejected": allow_rejected, "allow-untried": allow_untried,
-                  "allow-downgrade": allow_downgrade}
+                  "allow-downgrade": allow_downgrade, "from-downloaded": from_downloaded}
         options = (self._options | _set(wanted) | _taking(take_from) | _applying(apply, soft_reboot)
                    | _limits(max_rate, max_download))
         return _result(ChangeResult, self._job("upgrade", "Download" if download_only else "Upgrade", options))

@@ -69,6 +69,10 @@ def upgrade(options: Namespace) -> int:
             return NO_UPDATE
         output.emit_json(found) if options.json else output.check(found)
         return 0 if found.available and not found.rejected else NO_UPDATE
+    for option, value in (("--from", options.take_from), ("--download-only", options.download_only)):
+        if options.from_downloaded and value:
+            raise UsageError("what is downloaded already comes from nowhere else",
+                             advice=f"Leave one of --from-downloaded and {option} out.")
     for option in ("allow_rejected", "allow_downgrade"):
         if options.download_only and getattr(options, option):
             raise UsageError("an image that is only downloaded is not taken yet",
@@ -77,8 +81,8 @@ def upgrade(options: Namespace) -> int:
         return change(options, lambda machine: machine.upgrade(
             download_only=options.download_only, allow_rejected=options.allow_rejected,
             allow_untried=options.allow_untried, allow_downgrade=options.allow_downgrade,
-            take_from=options.take_from, apply=options.apply, soft_reboot=options.soft_reboot,
-            max_rate=options.max_rate, max_download=options.max_download))
+            take_from=options.take_from, from_downloaded=options.from_downloaded, apply=options.apply,
+            soft_reboot=options.soft_reboot, max_rate=options.max_rate, max_download=options.max_download))
     except NotProven as error:
         if not options.background:
             raise

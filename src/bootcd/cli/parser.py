@@ -65,6 +65,8 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--download-only", action="store_true", help="stage it, but let a later upgrade make it boot")
     _apply(upgrade, how)
     _from(upgrade)
+    upgrade.add_argument("--from-downloaded", action="store_true",
+                         help="let what --download-only has staged boot next, without asking the source")
     upgrade.add_argument("--allow-rejected", action="store_true",
                          help="take the image even if this machine was rolled back from it")
     _allow_untried(upgrade)

@@ -113,13 +113,14 @@ class DirectHost:
         return last.checked(self._machine, self._by, lambda: update.check(self._machine))
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
-                allow_downgrade: bool = False, take_from: str = "", apply: bool = False,
+                allow_downgrade: bool = False, take_from: str = "", from_downloaded: bool = False, apply: bool = False,
                 soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None) -> ChangeResult:
         from . import update
 
         return self._applied("upgrade", apply, soft_reboot, lambda: update.upgrade(
             self._limited(max_rate, max_download), download_only=download_only, allow_rejected=allow_rejected,
-            allow_untried=allow_untried, allow_downgrade=allow_downgrade, take_from=take_from))
+            allow_untried=allow_untried, allow_downgrade=allow_downgrade, take_from=take_from,
+            from_downloaded=from_downloaded))
 
     def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, take_from: str = "",
                apply: bool = False, soft_reboot: str = "no", max_rate: int | None = None,

@@ -52,12 +52,13 @@ class Host(Protocol):
         """Ask the source of the tracked image what it offers now; nothing is downloaded but its manifest."""
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
-                allow_downgrade: bool = False, take_from: str = "", apply: bool = False,
+                allow_downgrade: bool = False, take_from: str = "", from_downloaded: bool = False, apply: bool = False,
                 soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None) -> ChangeResult:
         """Take what the tracked image reference names now. `download_only` stages it without making it the next
         to boot until a later `upgrade`. `allow_untried` does not wait for the boot of the running deployment to
         be complete; `allow_downgrade` takes an image that is older than what runs. With
-        `take_from`, the image is read from that place, and still taken as the tracked one. With `apply` the running
+        `take_from`, the image is read from that place, and still taken as the tracked one; with `from_downloaded`
+        nothing is read, and what `download_only` has staged boots next. With `apply` the running
         machine reboots into what boots next, if that is another deployment; `soft_reboot` is one of
         SOFT_REBOOTS. `max_rate` (bytes in a second) and `max_download` (bytes) stand in for the settings of these
         names; that of `max_download` binds only what nobody waits for."""

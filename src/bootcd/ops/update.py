@@ -17,7 +17,7 @@ from ..deploy import plan
 from ..deploy.facts import Facts
 from ..deploy.records import OwnKargs, Record
 from ..deploy.rejected import Rejected
-from ..errors import ConnectionMetered, DeploymentNotFound, NotProven, Refused, TargetInUse, UsageError
+from ..errors import ConnectionMetered, DeploymentNotFound, NotProven, NothingStaged, Refused, TargetInUse, UsageError
 from ..linux import files
 from ..model import ImageReference
 from ..registry.sources import FetchedManifest, Source
@@ -97,9 +97,14 @@ def check(machine: Machine) -> CheckResult:
 
 
 def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allow_untried: bool = False,
-            allow_downgrade: bool = False, take_from: str = "") -> ChangeResult:
-    """Follow the tracked reference to what it names now, or to the image of it in the place `take_from`. Raises
-    NotProven before the boot of the running deployment is complete, unless it is only downloaded or `allow_untried`."""
+            allow_downgrade: bool = False, take_from: str = "", from_downloaded: bool = False) -> ChangeResult:
+    """Follow the tracked reference to what it names now, or to the image of it in the place `take_from`; with
+    `from_downloaded` take what is downloaded already, and ask nobody. Raises NotProven before the boot of the running
+    deployment is complete, unless it is only downloaded or `allow_untried`; NothingStaged when nothing is downloaded.
+    """
+    if from_downloaded and (download_only or take_from):
+        raise UsageError("what is downloaded already comes from nowhere else",
+                         advice=f"Leave one of --from-downloaded and --{'from' if take_from else 'download-only'} out.")
     if download_only and (allow_rejected or allow_downgrade):
         option = "--allow-rejected" if allow_rejected else "--allow-downgrade"
         raise UsageError("an image that is only downloaded is not taken yet",
@@ -109,6 +114,8 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
         tracked = _tracked(facts)
         if not download_only:
             _check_proven(session, facts, allow_untried)
+        if from_downloaded:
+            return _take_downloaded(session, facts, allow_rejected)
         reference = ImageReference.parse(tracked.image)
         if download_only and facts.staged is not None and not facts.staged.locked:
             # Whoever may only download shall not undo what was decided about the next boot.
@@ -241,6 +248,22 @@ def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_
     what = f"version {current.version}" if current.version else current.manifest_digest
     return ChangeResult("unchanged", f"No newer image: {take_from or current.image} still names {what}.",
                         describe.deployment(facts, current))
+
+
+def _take_downloaded(session: Session, facts: Facts, allow_rejected: bool) -> ChangeResult:
+    """Let the staged deployment boot next; it was verified when it was downloaded, and fs-verity guards it since. Raises
+    NothingStaged, Refused when a part of it is gone."""
+    staged = facts.staged
+    if staged is None:
+        raise NothingStaged("nothing is downloaded that could be taken", advice="'bootcctl upgrade' downloads it.")
+    why = describe.rejection(session.machine.sysroot, facts, staged.manifest_digest)
+    if why and not allow_rejected:
+        return ChangeResult("rejected", f"Deployment {staged.short_id}, which is downloaded, is not taken: {why}. "
+                            "--allow-rejected takes it.", describe.deployment(facts, staged))
+    if not _is_whole(session, facts, staged):
+        raise Refused(f"deployment {staged.short_id}, which was downloaded, is not complete any more",
+                      advice="'bootcctl upgrade' fetches what is missing.")
+    return _activate(session, facts, staged, None)
 
 
 def _is_whole(session: Session, facts: Facts, record: Record) -> bool:
