@@ -64,6 +64,10 @@ class Config:
     """Address of the proxy for registries; empty for what the environment says."""
     registry_no_proxy: tuple[str, ...] = ()
     """Hosts and domains that are asked without it."""
+    sysupdate_enabled: bool = True
+    """Whether GNOME Software and updatectl are served by org.freedesktop.sysupdate1 and io.systemd.SysUpdate."""
+    sysupdate_appstream_urls: tuple[str, ...] = ()
+    """Where AppStream documents about the operating system are; with one, GNOME Software offers no restart."""
     trust_policy: str = ""
     """policy.json to use instead of the usual ones; must exist."""
     trust_registries_d: str = ""

@@ -25,6 +25,7 @@ from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = ROOT / "data" / "dbus" / "org.bootcd1.conf"
+SYSUPDATE_POLICY = ROOT / "data" / "dbus" / "org.freedesktop.sysupdate1.conf"
 PROGRAM = "dbus-daemon"
 
 _START_SECONDS = 15.0
@@ -41,6 +42,7 @@ _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configura
     <allow user="*"/>
     <allow own="*"/>
     <deny own_prefix="org.bootcd1"/>
+    <deny own="org.freedesktop.sysupdate1"/>
     <allow send_type="method_call"/>
     <allow send_type="signal"/>
     <allow send_requested_reply="true" send_type="method_return"/>
@@ -50,7 +52,7 @@ _CONFIG = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configura
     <allow receive_type="error"/>
     <allow receive_type="signal"/>
   </policy>
-  <include>{policy}</include>
+  {policies}
   {limits}
 </busconfig>
 """
@@ -129,26 +131,30 @@ class SystemBus:
         self.stop()
 
     def _config(self, place: Path) -> str:
-        policy = self.directory / "policy.conf"
-        text = _OPEN if self._policy is None else self._policy.read_text()
-        policy.write_text(text.replace('user="root"', f'user="{pwd.getpwuid(os.geteuid()).pw_name}"'))
+        texts = [_OPEN] if self._policy is None else [self._policy.read_text(), SYSUPDATE_POLICY.read_text()]
+        policies = [self.directory / f"policy-{number}.conf" for number in range(len(texts))]
+        for path, text in zip(policies, texts, strict=True):
+            path.write_text(text.replace('user="root"', f'user="{pwd.getpwuid(os.geteuid()).pw_name}"'))
         return _CONFIG.format(
-            socket=place, policy=policy,
+            socket=place, policies="".join(f"<include>{path}</include>" for path in policies),
             servicedir="" if self._servicedir is None else f"<servicedir>{self._servicedir}</servicedir>",
             limits="".join(f'<limit name="{name}">{value}</limit>\n' for name, value in self._limits.items()))
 
 
 class Daemon:
-    """bootcd on `bus`, for the installation at `sysroot`; with more arguments and variables if need be."""
+    """bootcd on `bus`, for the installation at `sysroot`; with more arguments and variables if need be, and started by
+    the command `wrapper` if there is one, which becomes it."""
 
     def __init__(self, bus: SystemBus, sysroot: Path, esp: Path | None = None, config: Path | None = None, *,
-                 options: tuple[str, ...] = (), environment: Mapping[str, str] | None = None) -> None:
+                 options: tuple[str, ...] = (), environment: Mapping[str, str] | None = None,
+                 wrapper: tuple[str, ...] = ()) -> None:
         self._bus = bus
         self._arguments = ["--sysroot", os.fspath(sysroot)]
         self._arguments += ["--esp", os.fspath(esp)] if esp is not None else []
         self._arguments += ["--config", os.fspath(config)] if config is not None else []
         self._arguments += options
         self._environment = {**(environment or {})}
+        self._wrapper = wrapper
         self._directory: Path | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -170,7 +176,7 @@ class Daemon:
                             **self._bus.environment, **self._environment}
             with (directory / "log").open("wb") as output:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "bootcd.daemon", *self._arguments], stdin=subprocess.DEVNULL,
+                    [*self._wrapper, sys.executable, "-m", "bootcd.daemon", *self._arguments], stdin=subprocess.DEVNULL,
                     stdout=output, stderr=output, env=environment, cwd=directory)
             deadline = time.monotonic() + _START_SECONDS
             while time.monotonic() < deadline and self._process.poll() is None:

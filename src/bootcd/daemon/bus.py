@@ -29,6 +29,7 @@ from dbus_next.signature import SignatureTree, Variant
 from ..errors import BootcdError, Interrupted
 from .dispatch import ERROR, Objects, Setting
 from .exports import BusError, Call, Emission, Exported, Handler, Outbox, Place, hold
+from .interfaces import NAME
 from .presence import DRIVER, Presence
 from .signatures import fit, plain, printable, split
 from .stream import SYSTEM_BUS, Stream, paths
@@ -213,8 +214,8 @@ class Bus:
             case _:
                 log.error("%s.%s failed", call.interface, call.member, exc_info=error)
                 name, words = BootcdError.bus_name(), ["internal error; see the journal", ""]
-        if name.startswith(ERROR):
-            words = words[:1]  # what every client expects of these
+        if name.startswith(ERROR) or not (words[1] or name.startswith(f"{NAME}.")):
+            words = words[:1]  # what every client expects of the errors of others
         if not call.flags & MessageFlag.NO_REPLY_EXPECTED:
             self._send(Message(
                 message_type=MessageType.ERROR, reply_serial=call.serial, destination=call.sender, error_name=name,

@@ -9,6 +9,8 @@ from ..formats.introspection import Interface, parse
 
 NAME = "org.bootcd1"
 ROOT = "/org/bootcd1"
+SYSUPDATE_NAME = "org.freedesktop.sysupdate1"
+SYSUPDATE_ROOT = "/org/freedesktop/sysupdate1"
 
 
 def load(name: str) -> Interface:
@@ -20,3 +22,6 @@ def load(name: str) -> Interface:
 MANAGER = load("org.bootcd1.Manager")
 DEPLOYMENT = load("org.bootcd1.Deployment")
 JOB = load("org.bootcd1.Job")
+SYSUPDATE_MANAGER = load("org.freedesktop.sysupdate1.Manager")
+SYSUPDATE_TARGET = load("org.freedesktop.sysupdate1.Target")
+SYSUPDATE_JOB = load("org.freedesktop.sysupdate1.Job")

@@ -78,6 +78,10 @@ class Job:
         self.starter = starter
         self.background = request.background
         self.reads = verb.reads(request.arguments)
+        self.over = asyncio.Event()
+        """Set when what it has changed can be seen by everybody."""
+        self.followers: list[Callable[[], None]] = []
+        """Called when its stage or its progress has changed."""
         self.asked_to_stop = False
         self.started = time.time()
         self._inhibitor = inhibitor
@@ -157,6 +161,7 @@ class Job:
                 self.exported.flush()  # the last bytes of the stage before are not lost in this one
                 self._throttle.begin(total)
                 self.exported.update({"Stage": text, "BytesTotal": total, "BytesDone": 0, "Rate": 0, "Progress": 0})
+                self._tell_followers()
             case Done(count):
                 self._throttle.advance(count, self._show)
             case Note(text):
@@ -171,6 +176,11 @@ class Job:
         total = self.exported.properties["BytesTotal"]
         percent = min(100, done * 100 // total) if total else 0
         self.exported.update({"BytesDone": done, "Rate": rate, "Progress": percent})
+        self._tell_followers()
+
+    def _tell_followers(self) -> None:
+        for follow in self.followers:
+            follow()
 
     def _finish(self, outcome: Outcome) -> None:
         changes: dict[str, Any] = {"Ended": _microseconds(time.time()), "Cancellable": False, "Rate": 0,
@@ -222,9 +232,14 @@ class Jobs:
 
     async def start(self, call: Call, verb: Verb, arguments: Arguments, *, background: bool) -> str:
         """Start a job for a caller and return its object path. Raises Busy."""
-        starter = await self._starter(call.sender)
+        starter = await self.starter(call.sender)
         metered = background and verb.method in _SAVING and await is_metered(self._bus)
-        # From here to the end nothing waits, so that two calls cannot both find the place free.
+        return self.begin(starter, verb, arguments, background=background, metered=metered).path
+
+    def begin(self, starter: Starter, verb: Verb, arguments: Arguments, *, background: bool = False,
+              metered: bool = False) -> Job:
+        """Start a job; one whose starter has no bus name belongs to nobody from the start. Raises Busy."""
+        # Nothing here waits, so that two calls cannot both find the place free.
         reads = verb.reads(arguments)
         running = [job for job in self._jobs.values() if not job.is_over]
         if self._stopping:
@@ -246,7 +261,7 @@ class Jobs:
         task.add_done_callback(self._tasks.discard)
         self._changed()
         self._started(job)
-        return job.path
+        return job
 
     async def stop(self) -> None:
         """Take no more jobs, stop those that run, and wait for their end."""
@@ -256,7 +271,8 @@ class Jobs:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _starter(self, sender: str) -> Starter:
+    async def starter(self, sender: str) -> Starter:
+        """Who a connection is. Raises BusError when it has left."""
         uid = await self._bus.uid_of(sender)
         pid = await self._bus.pid_of(sender)
         program = ""
@@ -281,13 +297,15 @@ class Jobs:
             await self._ended(job, outcome)
         except Exception:
             log.exception("the end of job %d cannot be told", job.number)
+        job.over.set()
         self._changed()
         self._forget_later(job)
         asyncio.get_running_loop().call_later(FAREWELL, farewell.release)
 
     async def _watch(self, job: Job) -> None:
-        await self._bus.vanished(job.starter.sender)
-        job.abandon()
+        if job.starter.sender:
+            await self._bus.vanished(job.starter.sender)
+            job.abandon()
 
     def _forget_later(self, job: Job) -> None:
         self._timers[job.path] = asyncio.get_running_loop().call_later(LINGER, self._forget, job)

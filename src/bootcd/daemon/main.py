@@ -28,6 +28,8 @@ from .manager import Manager
 from .news import News
 from .notices import Notices
 from .polkit import Authority
+from .sysupdate.freshness import Freshness
+from .sysupdate.service import Service as Sysupdate
 from .worker import Outcome
 
 log = logging.getLogger(__name__)
@@ -89,18 +91,22 @@ class Daemon:
         self._authority = Authority(bus, self._owner)
         self._news = News(self._sysroot, self._tell)
         self._manager = Manager(bus, self._jobs_of(bus), self.settings, self.reload, self._noticed)
+        self._sysupdate = self._make_sysupdate(self._manager)
         bus.export(LOG_CONTROL, LogControl().exported)
         try:
             # A disk that does not answer shall not keep the daemon from saying so, nor from ending when told to.
             await asyncio.wait((self._manager.state.refresh(), stopped), timeout=START_PATIENCE,
                                return_when=asyncio.FIRST_COMPLETED)
             await bus.own(NAME)
+            if self._config.sysupdate_enabled:
+                await self._sysupdate.start()
             notify.ready("Idle")
             events.daemon_started(__version__, self._sysroot)
             return await self._until_the_end(bus, stopped)
         finally:
             self._manager.state.close()
             self._news.close()
+            self._sysupdate.close()
             bus.close()
 
     def settings(self) -> Settings:
@@ -148,10 +154,17 @@ class Daemon:
     def _noticed(self, status: Status) -> None:
         self._notices.show(status)
         self._news.show(status)
+        self._sysupdate.noticed(status)
 
     def _tell(self, notice: Notice, status: Status) -> None:
         chronicle.news(notice, status)
         self._manager.tell(notice)
+
+    def _make_sysupdate(self, manager: Manager) -> Sysupdate:
+        def status() -> Status:
+            return manager.state.status
+
+        return Sysupdate(manager.jobs, status, lambda: self._config, Freshness(manager.jobs, status))
 
     def _jobs_of(self, bus: Bus) -> Callable[[Manager], Jobs]:
         def make(manager: Manager) -> Jobs:

@@ -15,7 +15,7 @@ import asyncio
 import itertools
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from . import events
@@ -44,9 +44,12 @@ _FAREWELL = 5.0
 class Authority:
     """Decides about calls; one for each connection."""
 
-    def __init__(self, bus: Bus, owner: Callable[[str], int | None], *, patience: float = PATIENCE) -> None:
-        """`owner` tells which user started the job at an object path, None where there is none."""
+    def __init__(self, bus: Bus, owner: Callable[[str], int | None], *, patience: float = PATIENCE,
+                 cancel: Collection[str] = (CANCEL,)) -> None:
+        """`owner` tells which user started the job at an object path, None where there is none; the actions of
+        `cancel` are not asked of him."""
         self._bus = bus
+        self._cancel_actions = cancel
         self._owner = owner
         self._patience = patience
         self._numbers = itertools.count(1)
@@ -67,7 +70,7 @@ class Authority:
         except BusError as error:
             raise self._refusal(call, action, None, f"its user cannot be told: {error}") from error
         # Who runs as root, or as we do, gains nothing by us.
-        if uid in (0, os.geteuid()) or (action == CANCEL and uid == self._owner(call.path)):
+        if uid in (0, os.geteuid()) or (action in self._cancel_actions and uid == self._owner(call.path)):
             return
         authorized, challenge = await self._ask(call, action, uid, details_of(call) if details is None else details)
         if authorized:

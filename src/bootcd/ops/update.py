@@ -17,7 +17,7 @@ from ..deploy import plan
 from ..deploy.facts import Facts
 from ..deploy.records import OwnKargs, Record
 from ..deploy.rejected import Rejected
-from ..errors import ConnectionMetered, DeploymentNotFound, NotProven, NothingStaged, Refused, TargetInUse, UsageError
+from ..errors import ConnectionMetered, DeploymentNotFound, NothingStaged, NotProven, Refused, TargetInUse, UsageError
 from ..linux import files
 from ..model import ImageReference
 from ..registry.sources import FetchedManifest, Source
@@ -251,8 +251,8 @@ def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_
 
 
 def _take_downloaded(session: Session, facts: Facts, allow_rejected: bool) -> ChangeResult:
-    """Let the staged deployment boot next; it was verified when it was downloaded, and fs-verity guards it since. Raises
-    NothingStaged, Refused when a part of it is gone."""
+    """Let the staged deployment boot next, which was verified when it was downloaded. Raises NothingStaged, and Refused
+    when a part of it is gone."""
     staged = facts.staged
     if staged is None:
         raise NothingStaged("nothing is downloaded that could be taken", advice="'bootcctl upgrade' downloads it.")
