@@ -125,7 +125,11 @@ class Caller:
 
     def get(self, path: str, interface: str, name: str, timeout: float = TIMEOUT) -> Any:
         """Read a property."""
-        return self.call("Get", "ss", interface, name, place=(NAME, path, PROPERTIES), timeout=timeout)[0]
+        return self.get_of(NAME, path, interface, name, timeout)
+
+    def get_of(self, destination: str, path: str, interface: str, name: str, timeout: float = TIMEOUT) -> Any:
+        """Read a property of another service."""
+        return self.call("Get", "ss", interface, name, place=(destination, path, PROPERTIES), timeout=timeout)[0]
 
     def listen(self, rule: str = f"type='signal',sender='{NAME}'") -> None:
         """Get signals from now on."""

@@ -7,7 +7,6 @@ import datetime
 import json
 import re
 from dataclasses import replace
-from itertools import product
 
 import pytest
 from hypothesis import given
@@ -16,21 +15,7 @@ from hypothesis import strategies as some
 from bootcd.daemon.sysupdate.versions import Versions, age, is_valid, versions
 from bootcd.ops.results import PinInfo, Status
 from daemon.sysupdate.machines import ASKED, BOOTED, ROLLBACK, deployment, machine, machines, offer
-
-BASES = [
-    {"newest", "installed"}, {"newest", "installed", "available"},
-    {"newest", "installed", "pending"}, {"newest", "installed", "pending", "available"},
-    {"newest", "installed", "partial"}, {"newest", "installed", "partial", "available"},
-    {"newest", "available"}, {"installed"}, {"installed", "available"}, {"available"},
-    {"newest", "installed", "incomplete"}, {"newest", "installed", "incomplete", "available"},
-    {"installed", "incomplete"}, {"installed", "incomplete", "available"},
-    {"newest", "installed", "obsolete"}, {"newest", "installed", "obsolete", "available"},
-    {"installed", "obsolete"}, {"installed", "obsolete", "available"},
-    {"available", "obsolete"}, {"newest", "available", "obsolete"},
-]
-"""The flags that updatectl 257 to 262 can put into words; each may be protected besides. At any other it aborts."""
-KNOWN = {frozenset(base | extra) for base, extra in product(BASES, (set(), {"protected"}))}
-FLAGS = {"newest", "available", "installed", "pending", "partial", "obsolete", "protected", "incomplete"}
+from kit.sysupdate_clients import FLAGS, WORDS
 
 
 def flags(found: Versions) -> dict[str, str]:
@@ -127,7 +112,7 @@ def test_every_machine_can_be_told(status: Status, offline: bool) -> None:
     assert len(set(names)) == len(names)
     assert all(is_valid(name) and not re.search(r"[+/@ ]", name) for name in names), names
     for one in described:
-        assert frozenset(name for name in FLAGS if one[name]) in KNOWN, one
+        assert frozenset(name for name in FLAGS if one[name]) in WORDS, one
         assert one["contents"]
         assert all(isinstance(value, str | int) for value in one["contents"][0].values())
     assert sum(one["newest"] for one in described) <= 1

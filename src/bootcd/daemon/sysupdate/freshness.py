@@ -56,11 +56,13 @@ class Freshness:
             except Busy as error:
                 return Failure.of(error)
             self._job, self._asked, self._failure = job, time.monotonic(), UNREACHED
+        if not insist:  # one that hangs makes only the first wait
+            patience -= time.monotonic() - self._asked
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(max(patience, 0)):
                 await job.over.wait()
         except TimeoutError:
-            log.info("the source does not answer in %g seconds; an older answer is taken, if there is one", patience)
+            log.info("the source has not answered yet; an older answer is taken, if there is one")
             return UNREACHED
         self._failure = Failure(*job.error) if job.state != "succeeded" else None
         return self._failure

@@ -36,8 +36,8 @@ ASK_PATIENCE = 15.0
 """The same for a method that needs the answer; sd-bus waits for 25."""
 GLANCE_PATIENCE = 3.0
 """The same where there is something to do without it."""
-BEGIN_PATIENCE = 8.0
-"""Seconds in which a job may still be refused by an error of the method that starts it."""
+BEGIN_PATIENCE = 20.0
+"""Seconds after which a method that starts a job answers in any case; later failures are told by JobRemoved."""
 
 
 def escape(name: str) -> str:
@@ -146,6 +146,7 @@ class Face:
         _check_flags(flags)
         if name:
             _check_name(name)
+        deadline = asyncio.get_running_loop().time() + BEGIN_PATIENCE
         await self._be_sure(call, kind, name)
         starter = await self._jobs.starter(call.sender)
         known = self.known()
@@ -154,7 +155,7 @@ class Face:
         if decision.method:
             verb = VERBS[decision.method]
             job = self._jobs.begin(starter, verb, {**dict(decision.arguments), **dict(verb.fixed)})
-            await _begun(job)
+            await _begun(job, deadline)
             _check_refusal(job, decision)
         view = self.views.start(kind, job, starter.uid, to_version=not is_plain(name, known))
         return [self._name_now(decision.version), view.number, view.path]
@@ -209,13 +210,14 @@ def _check_name(name: str) -> None:
         raise invalid(f"'{name:.100}' is no version")
 
 
-async def _begun(job: Job) -> None:
+async def _begun(job: Job, deadline: float) -> None:
     """Wait until a job does more than look whether it may, or is over, or takes its time."""
     begun = asyncio.Event()
     job.followers.append(begun.set)
     waiting = [asyncio.ensure_future(one.wait()) for one in (begun, job.over)]
     try:
-        await asyncio.wait(waiting, timeout=BEGIN_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        left = max(deadline - asyncio.get_running_loop().time(), 0)
+        await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
     finally:
         job.followers.remove(begun.set)
         for task in waiting:
