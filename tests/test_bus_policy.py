@@ -8,13 +8,26 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from dbus_next.message import Message
 
-from bootcd.daemon.interfaces import DEPLOYMENT, JOB, MANAGER, NAME, ROOT
+from bootcd.daemon.interfaces import (
+    DEPLOYMENT,
+    JOB,
+    MANAGER,
+    NAME,
+    ROOT,
+    SYSUPDATE_JOB,
+    SYSUPDATE_MANAGER,
+    SYSUPDATE_NAME,
+    SYSUPDATE_ROOT,
+    SYSUPDATE_TARGET,
+)
+from bootcd.formats.introspection import Interface
 from kit import bus as kit
 from kit.bus import Daemon, SystemBus
 from kit.bus_client import Client
@@ -25,8 +38,27 @@ STANDARD = {
     ("org.freedesktop.DBus.Properties", "Get"),
     ("org.freedesktop.DBus.Properties", "GetAll"),
 }
-METHODS = {(interface.name, method) for interface in (MANAGER, DEPLOYMENT, JOB) for method in interface.methods}
 NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class Name:
+    """A name of ours, the file that guards it, and what is served behind it."""
+
+    name: str
+    root: str
+    file: Path
+    interfaces: tuple[Interface, ...]
+
+    @property
+    def methods(self) -> set[tuple[str, str]]:
+        return {(interface.name, method) for interface in self.interfaces for method in interface.methods}
+
+
+OURS = Name(NAME, ROOT, kit.POLICY, (MANAGER, DEPLOYMENT, JOB))
+SYSUPDATE = Name(SYSUPDATE_NAME, SYSUPDATE_ROOT, kit.SYSUPDATE_POLICY,
+                 (SYSUPDATE_MANAGER, SYSUPDATE_TARGET, SYSUPDATE_JOB))
+both = pytest.mark.parametrize("guarded", [OURS, SYSUPDATE], ids=lambda guarded: guarded.name)
 
 pytestmark = pytest.mark.skipif(not kit.available() or os.geteuid() != 0,
                                 reason="needs dbus-daemon, and root to become somebody else")
@@ -60,29 +92,32 @@ def rejected(reply: Message) -> bool:
     return reply.error_name == "org.freedesktop.DBus.Error.AccessDenied" and str(reply.body[0]).startswith("Rejected ")
 
 
-def test_the_file_lists_exactly_the_methods() -> None:
-    (context,) = ElementTree.parse(kit.POLICY).getroot().findall("policy[@context='default']")
+@both
+def test_the_file_lists_exactly_the_methods(guarded: Name) -> None:
+    (context,) = ElementTree.parse(guarded.file).getroot().findall("policy[@context='default']")
     rules = [dict(rule.attrib) for rule in context]
-    assert rules[0] == {"send_destination": NAME}
+    assert rules[0] == {"send_destination": guarded.name}
     assert [rule.tag for rule in context] == ["deny"] + ["allow"] * (len(rules) - 1)
     assert all(rule.keys() <= {"send_destination", "send_interface", "send_member"} for rule in rules)
     allowed = [(rule["send_interface"], rule.get("send_member")) for rule in rules[1:]]
     assert len(allowed) == len(set(allowed))
-    assert set(allowed) == STANDARD | METHODS
+    assert set(allowed) == STANDARD | guarded.methods
 
 
-def test_only_root_can_have_the_name() -> None:
-    for policy in ElementTree.parse(kit.POLICY).getroot().findall("policy"):
+@both
+def test_only_root_can_have_the_name(guarded: Name) -> None:
+    for policy in ElementTree.parse(guarded.file).getroot().findall("policy"):
         owns = [rule.attrib for rule in policy if "own" in rule.attrib or "own_prefix" in rule.attrib]
-        assert owns == ([{"own": NAME}] if policy.get("user") == "root" else [])
+        assert owns == ([{"own": guarded.name}] if policy.get("user") == "root" else [])
 
 
-def test_everybody_reaches_every_method(bus: SystemBus) -> None:
+@both
+def test_everybody_reaches_every_method(bus: SystemBus, guarded: Name) -> None:
     async def ask() -> set[tuple[str, str]]:
         async with client(bus, NOBODY) as nobody:
             # Without arguments nothing happens: the daemon refuses, or there is no such interface on that object.
-            return {(interface, member) for interface, member in METHODS
-                    if rejected(await nobody.call(NAME, ROOT, interface, member))}
+            return {(interface, member) for interface, member in guarded.methods
+                    if rejected(await nobody.call(guarded.name, guarded.root, interface, member))}
 
     assert asyncio.run(ask()) == set()
 
@@ -106,23 +141,26 @@ def test_everybody_can_look(bus: SystemBus) -> None:
 
 @pytest.mark.parametrize(("interface", "member"), [
     (MANAGER.name, "Explode"),
+    (SYSUPDATE_TARGET.name, "Explode"),
     ("org.example.Interface", "Check"),
     ("org.freedesktop.DBus.Properties", "Set"),
     (None, "Check"),
 ])
-def test_nothing_else_gets_through(interface: str | None, member: str, bus: SystemBus) -> None:
+@both
+def test_nothing_else_gets_through(interface: str | None, member: str, bus: SystemBus, guarded: Name) -> None:
     async def ask(uid: int) -> bool:
         async with client(bus, uid) as sender:
-            return rejected(await sender.call(NAME, ROOT, interface, member))
+            return rejected(await sender.call(guarded.name, guarded.root, interface, member))
 
     assert asyncio.run(ask(NOBODY)) is True
     assert asyncio.run(ask(0)) is False
 
 
-def test_nobody_else_gets_the_name(tmp_path: Path) -> None:
+@both
+def test_nobody_else_gets_the_name(tmp_path: Path, guarded: Name) -> None:
     async def request(started: SystemBus, uid: int) -> Message:
         async with client(started, uid) as sender:
-            return await sender.ask_bus("RequestName", "su", NAME, 4)
+            return await sender.ask_bus("RequestName", "su", guarded.name, 4)
 
     with SystemBus(tmp_path / "bus") as empty:
         assert asyncio.run(request(empty, NOBODY)).error_name == "org.freedesktop.DBus.Error.AccessDenied"

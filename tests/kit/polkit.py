@@ -23,6 +23,7 @@ from typing import Protocol
 PROGRAMS = ("/usr/lib/polkit-1/polkitd", "/usr/libexec/polkitd")
 """Debian's place, Fedora's place."""
 POLICY = Path(__file__).resolve().parents[2] / "data" / "polkit" / "org.bootcd1.policy"
+SYSUPDATE_POLICY = POLICY.with_name("org.freedesktop.sysupdate1.policy")
 NAME = "org.freedesktop.PolicyKit1"
 
 _ADMINISTRATOR = 'polkit.addAdminRule(function(action, subject) { return ["unix-user:0"]; });\n'
