@@ -273,13 +273,7 @@ class Jobs:
 
     async def starter(self, sender: str) -> Starter:
         """Who a connection is. Raises BusError when it has left."""
-        uid = await self._bus.uid_of(sender)
-        pid = await self._bus.pid_of(sender)
-        program = ""
-        with contextlib.suppress(OSError):
-            name = Path(f"/proc/{pid}/comm").read_text("utf-8", "replace")
-            program = "".join(char for char in name if char.isprintable())
-        return Starter(sender, uid, program or "?")
+        return Starter(sender, await self._bus.uid_of(sender), program_of(await self._bus.pid_of(sender)))
 
     async def _run(self, job: Job) -> None:
         watch = asyncio.get_running_loop().create_task(self._watch(job))
@@ -318,6 +312,15 @@ class Jobs:
             self._timers.pop(job.path).cancel()  # or it would keep the job
             self._bus.remove(job.path)
             self._changed()
+
+
+def program_of(pid: int) -> str:
+    """The name of the program that runs as a process; good for the journal, not for decisions."""
+    program = ""
+    with contextlib.suppress(OSError):
+        name = Path(f"/proc/{pid}/comm").read_text("utf-8", "replace")
+        program = "".join(char for char in name if char.isprintable())
+    return program or "?"
 
 
 def _iso(seconds: float) -> str:

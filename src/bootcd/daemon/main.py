@@ -18,6 +18,7 @@ from ..errors import BootcdError, ConfigError
 from ..ops.news import Notice
 from ..ops.results import Status
 from . import chronicle, events, notify
+from .activation import activated
 from .bus import Bus
 from .exports import BusError, Call
 from .interfaces import NAME
@@ -30,12 +31,16 @@ from .notices import Notices
 from .polkit import Authority
 from .sysupdate.freshness import Freshness
 from .sysupdate.service import Service as Sysupdate
+from .varlink.server import Server as Varlink
+from .varlink.sysupdate import SysUpdate
 from .worker import Outcome
 
 log = logging.getLogger(__name__)
 
 START_PATIENCE = 5.0
 """Seconds that the first reading of the status has before the daemon offers its services without."""
+VARLINK = "varlink"
+"""What bootcd-varlink.socket calls its socket."""
 SILENT = {"org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected"}
 STOP_TIMEOUT = 60.0
 """Seconds that jobs have to end when the daemon is stopped; the unit's TimeoutStopSec= is longer."""
@@ -87,11 +92,14 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_or_complain)
+        listening = activated(VARLINK)  # before any child process could inherit it
         bus = await Bus.connect(None, self._authorize)
         self._authority = Authority(bus, self._owner)
         self._news = News(self._sysroot, self._tell)
         self._manager = Manager(bus, self._jobs_of(bus), self.settings, self.reload, self._noticed)
-        self._sysupdate = self._make_sysupdate(self._manager)
+        freshness = Freshness(self._manager.jobs, self._status)
+        self._sysupdate = Sysupdate(self._manager.jobs, self._status, lambda: self._config, freshness)
+        varlink = Varlink([SysUpdate(self._status, freshness).interface] if self._config.sysupdate_enabled else [])
         bus.export(LOG_CONTROL, LogControl().exported)
         try:
             # A disk that does not answer shall not keep the daemon from saying so, nor from ending when told to.
@@ -100,12 +108,15 @@ class Daemon:
             await bus.own(NAME)
             if self._config.sysupdate_enabled:
                 await self._sysupdate.start()
+            if listening is not None:
+                await varlink.start(listening)
             notify.ready("Idle")
             events.daemon_started(__version__, self._sysroot)
             return await self._until_the_end(bus, stopped)
         finally:
             self._manager.state.close()
             self._news.close()
+            varlink.close()
             self._sysupdate.close()
             bus.close()
 
@@ -151,6 +162,9 @@ class Daemon:
         job = self._manager.jobs.get(path)
         return job.starter.uid if job is not None else None
 
+    def _status(self) -> Status:
+        return self._manager.state.status
+
     def _noticed(self, status: Status) -> None:
         self._notices.show(status)
         self._news.show(status)
@@ -160,11 +174,6 @@ class Daemon:
         chronicle.news(notice, status)
         self._manager.tell(notice)
 
-    def _make_sysupdate(self, manager: Manager) -> Sysupdate:
-        def status() -> Status:
-            return manager.state.status
-
-        return Sysupdate(manager.jobs, status, lambda: self._config, Freshness(manager.jobs, status))
 
     def _jobs_of(self, bus: Bus) -> Callable[[Manager], Jobs]:
         def make(manager: Manager) -> Jobs:
