@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import quantiles
 from typing import Any, Protocol
 
-from benchmarks import service
+from benchmarks import service, sysupdate
 from kit.bus import Daemon, SystemBus
 from kit.caller import DRIVER, JOB, MANAGER, NAME, PROPERTIES, ROOT, Caller
 from kit.churn import Churn
@@ -45,11 +45,16 @@ def measure(report: Table, work: Path, image: str, repeat: int, quick: bool) -> 
         with make():
             pass  # compiles
         _start(report, bus, make, repeat)
+        sysupdate.start(report, bus, make, 2 * repeat)
         with make() as daemon, _bare(bus) as peer:
             _weight(report, daemon.pid, peer.pid)
             _latency(report, bus, daemon.pid, image)
             _crowd(report, bus, 1000)
             _churn(report, bus, daemon.pid, 100 if quick else 10_000)
+        (work / "other").mkdir()
+        other = install(work / "other")  # to which the image is new
+        with Daemon(bus, other.sysroot, other.esp):
+            sysupdate.reads(report, bus, image)
 
 
 @contextmanager

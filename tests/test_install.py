@@ -18,7 +18,17 @@ from kit.installed import ROOT, meson_install
 UNITS = ROOT / "systemd"
 PACKAGE = ROOT / "src" / "bootcd"
 
+SYSUPDATE = {
+    "usr/share/dbus-1/interfaces/org.freedesktop.sysupdate1.Job.xml",
+    "usr/share/dbus-1/interfaces/org.freedesktop.sysupdate1.Manager.xml",
+    "usr/share/dbus-1/interfaces/org.freedesktop.sysupdate1.Target.xml",
+    "usr/share/dbus-1/system-services/org.freedesktop.sysupdate1.service",
+    "usr/share/dbus-1/system.d/org.freedesktop.sysupdate1.conf",
+    "usr/share/polkit-1/actions/org.freedesktop.sysupdate1.policy",
+}
+"""What systemd-sysupdated brings as well, and can therefore be left out."""
 EXPECTED = {
+    *SYSUPDATE,
     "usr/bin/bootcctl",
     "usr/bin/bootcd",
     "usr/lib/bootcd/bootcd.toml",
@@ -69,6 +79,11 @@ def test_everything_is_there_and_nothing_else(tree: Path) -> None:
     assert pages
     assert python
     assert files(tree) == EXPECTED | units | pages | python | {"etc/update-motd.d/92-bootcd"}
+
+
+def test_what_others_bring_as_well_can_be_left_out(tree: Path, tmp_path: Path) -> None:
+    meson_install(tmp_path / "build", "-Dupdate_motd=true", "-Dsysupdate1=false", destination=tmp_path / "root")
+    assert files(tmp_path / "root") == files(tree) - SYSUPDATE
 
 
 def test_the_daemon_serves_what_the_world_is_told(tree: Path) -> None:

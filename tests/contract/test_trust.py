@@ -153,6 +153,9 @@ def test_an_older_image_is_taken_only_when_asked_for(world: World) -> None:
     assert result.outcome == "rejected"
     assert "--allow-downgrade" in result.message
     assert [one.id for one in world.host.status().deployments] == [first.id]
+    update = world.host.status().update
+    assert update is not None
+    assert update.rejected == world.host.check().rejected
     assert world.host.upgrade(allow_downgrade=True).outcome == "deployed"
     assert world.versions() == ["1.0", "2.0"]
 

@@ -174,7 +174,6 @@ class Daemon:
         chronicle.news(notice, status)
         self._manager.tell(notice)
 
-
     def _jobs_of(self, bus: Bus) -> Callable[[Manager], Jobs]:
         def make(manager: Manager) -> Jobs:
             def started(job: Job) -> None:

@@ -14,25 +14,25 @@ from datetime import UTC, datetime
 
 from ..deploy.records import Record
 from ..formats.version import compare
-from .pull import Offer
 
 _VERSION = re.compile(r"[vV]?[0-9]+(?![0-9A-Za-z])")
 """How versions begin; a hash does not, or hardly ever."""
 
 
-def downgrade(current: Record | None, offer: Offer) -> str:
-    """Why taking `offer` would be a step back, in words; empty when it would not, or nobody can tell."""
+def downgrade(current: Record | None, version: str, created: str) -> str:
+    """Why taking an image of that version and date would be a step back, in words; empty when it would not, or nobody
+    can tell."""
     if current is None:
         return ""
-    ours, theirs = _moment(current.created), _moment(offer.created)
+    ours, theirs = _moment(current.created), _moment(created)
     if ours is not None and theirs is not None and ours != theirs:
         older = theirs < ours
     else:
-        versions = current.version, offer.version
-        older = all(_VERSION.match(one) for one in versions) and compare(offer.version, current.version) < 0
+        versions = current.version, version
+        older = all(_VERSION.match(one) for one in versions) and compare(version, current.version) < 0
     if not older:
         return ""
-    return f"{_shown(offer.version, offer.created)}, while {_shown(current.version, current.created)} runs"
+    return f"{_shown(version, created)}, while {_shown(current.version, current.created)} runs"
 
 
 def _moment(text: str) -> datetime | None:

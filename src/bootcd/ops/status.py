@@ -16,6 +16,7 @@ from ..errors import BootcdError, PermissionDenied
 from ..store.repository import Repository
 from . import describe, mirrors
 from .chain import chain
+from .downgrade import downgrade
 from .last import load_last, load_update
 from .machine import Machine, boot_order
 from .results import ChainInfo, CheckResult, LastResult, Status
@@ -97,8 +98,9 @@ def _still_true(machine: Machine, facts: Facts, update: CheckResult) -> CheckRes
     if not (update.available or update.staged) or digest in in_use or tracked is None or tracked.image != update.image:
         return None
     staged = facts.staged is not None and facts.staged.manifest_digest == digest
+    why = describe.rejection(machine.sysroot, facts, digest) or downgrade(facts.current, update.version, update.created)
     return replace(update, available=not staged, staged=staged, current_version=tracked.version,
-                   rejected="" if staged else describe.rejection(machine.sysroot, facts, digest))
+                   rejected="" if staged else why)
 
 
 def _drop_in_warnings(machine: Machine, facts: Facts) -> list[str]:

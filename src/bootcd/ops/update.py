@@ -92,7 +92,8 @@ def check(machine: Machine) -> CheckResult:
             tracked.image, True, fetched.digest, version=offer.version, created=offer.created,
             current_version=tracked.version, download_size=offer.download_size, reused_size=offer.reused_size,
             layers=len(offer.layers), layers_missing=len(offer.missing),
-            rejected=describe.rejection(machine.sysroot, facts, fetched.digest) or downgrade(facts.current, offer),
+            rejected=describe.rejection(machine.sysroot, facts, fetched.digest)
+            or downgrade(facts.current, offer.version, offer.created),
         )
 
 
@@ -135,7 +136,7 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
                 return ChangeResult("rejected", f"{place} still names an image that is not taken again: {why}. "
                                     "--allow-rejected takes it.")
             offer = examine(session.repository, source, admitted)
-            why = downgrade(facts.current, offer)
+            why = downgrade(facts.current, offer.version, offer.created)
             if why and not allow_downgrade:
                 return ChangeResult("rejected", f"{place} names an older image: {why}. --allow-downgrade takes it.")
             if offer.missing and not take_from and _is_spared(reference, machine.config, "check"):
