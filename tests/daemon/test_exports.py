@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bootcd.daemon.exports import Emission, Exported, Outbox, Place, hold
+from bootcd.daemon.exports import Emission, Exported, Outbox, Place, apart, hold
 from bootcd.daemon.wire import Typed
 from daemon.demo import DEMO, PATH, PROPERTIES
 
@@ -131,6 +131,28 @@ def test_what_a_handler_causes_waits_for_it() -> None:
 
     go = asyncio.Event()
     asyncio.run(main())
+
+
+def test_what_is_done_apart_does_not_wait_for_the_handler() -> None:
+    wire = Wire()
+    exported = wire.place(demo())
+
+    def work() -> asyncio.Task[None]:
+        exported.emit("Note", "apart", (1, True))
+        return asyncio.create_task(child())
+
+    async def child() -> None:
+        exported.emit("Note", "its task", (2, True))
+
+    async def handler() -> None:
+        held = hold()
+        exported.emit("Note", "held", (3, True))
+        await apart(work)
+        assert [one.body[0] for one in wire.turn()] == ["apart", "its task"]
+        held.release()
+        assert [one.body[0] for one in wire.turn()] == ["held"]
+
+    asyncio.run(handler())
 
 
 def test_others_do_not_wait_for_a_handler() -> None:

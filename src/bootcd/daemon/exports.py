@@ -8,10 +8,10 @@ causes wait in an outbox of their own until its reply is on its way; everything 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import BootcdError
 from ..formats.introspection import Interface
@@ -19,6 +19,7 @@ from .signatures import fit
 from .wire import Typed
 
 PROPERTIES = "org.freedesktop.DBus.Properties"
+T = TypeVar("T")
 
 
 class BusError(BootcdError):
@@ -150,6 +151,12 @@ def hold() -> Held:
     held = Held()
     _HELD.set(held)
     return held
+
+
+def apart(work: Callable[[], T]) -> T:
+    """Do something whose signals, and those of the tasks that it starts, do not wait for the reply of a call in
+    progress: what that call has set off on another connection, where nobody waits for it."""
+    return Context().run(work)
 
 
 class Exported:

@@ -11,9 +11,11 @@ import datetime
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 
 from ...errors import Busy
 from ...ops.results import Status
+from ..exports import apart
 from ..jobs import Job, Jobs, Starter
 from ..verbs import VERBS
 from ..worker import Failure
@@ -52,7 +54,7 @@ class Freshness:
             if not insist and time.monotonic() - self._asked < RETRY:
                 return self._failure
             try:
-                job = self._jobs.begin(starter, VERBS["Check"], {})
+                job = apart(partial(self._jobs.begin, starter, VERBS["Check"], {}))
             except Busy as error:
                 return Failure.of(error)
             self._job, self._asked, self._failure = job, time.monotonic(), UNREACHED

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ...config import Config
@@ -16,7 +17,7 @@ from ...errors import BootcdError
 from ...ops.results import Status
 from ..bus import Bus
 from ..dispatch import ERROR
-from ..exports import BusError, Call, Exported, Handler
+from ..exports import BusError, Call, Exported, Handler, apart
 from ..interfaces import SYSUPDATE_MANAGER, SYSUPDATE_ROOT, SYSUPDATE_TARGET
 from ..jobs import Job, Jobs
 from ..verbs import VERBS
@@ -154,7 +155,8 @@ class Face:
         job: Job | None = None
         if decision.method:
             verb = VERBS[decision.method]
-            job = self._jobs.begin(starter, verb, {**dict(decision.arguments), **dict(verb.fixed)})
+            arguments = {**dict(decision.arguments), **dict(verb.fixed)}
+            job = apart(partial(self._jobs.begin, starter, verb, arguments))
             await _begun(job, deadline)
             _check_refusal(job, decision)
         view = self.views.start(kind, job, starter.uid, to_version=not is_plain(name, known))
@@ -178,8 +180,8 @@ class Face:
         return found.name
 
     async def _vacuum(self, call: Call) -> Sequence[Any]:
-        verb = VERBS["Cleanup"]
-        job = self._jobs.begin(await self._jobs.starter(call.sender), verb, {})
+        starter = await self._jobs.starter(call.sender)
+        job = apart(partial(self._jobs.begin, starter, VERBS["Cleanup"], {}))
         await job.over.wait()
         _check_end(job)
         items = job.exported.properties["Result"]["items"].value
