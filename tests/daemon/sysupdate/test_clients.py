@@ -116,15 +116,15 @@ def test_gnome_software_51(machine: Machine) -> None:
     assert shop.target("GetVersion") == "1.1"
 
 
-@pytest.mark.parametrize("version", [48, 50])
-def test_gnome_software_before_51(machine: Machine, version: int) -> None:
-    shop = GnomeSoftware(machine.caller, version)
+def test_gnome_software_48_to_50(machine: Machine) -> None:
+    shop = GnomeSoftware(machine.caller, 48)
     machine.publish("1.1")
     assert shop.refresh() == App("1.0", "1.1", ready=False)
     assert shop.download() == 0
     assert shop.apply() == 0
     assert shop.refresh() == App("1.0", "1.1", ready=True)
     # Something newer appears before the restart: the shop offers that, and gets it.
+    shop = GnomeSoftware(machine.caller, 50)
     machine.publish("1.2")
     assert shop.refresh() == App("1.0", "1.2", ready=False)
     assert shop.update() == 0
@@ -228,11 +228,9 @@ def test_refusals_come_with_words(machine: Machine) -> None:
     control = Updatectl(machine.caller, 262)
     machine.publish("1.1")
     for path in [one for one in machine.server.paths() if "/manifests/" in one]:
-        machine.server.serve(path, Reply(503))
+        machine.server.serve(path, Reply(403))
     assert control.check() == "1.0 -> 1.1", "from memory"
-    began = time.monotonic()
-    assert "503" in control.update()
-    assert time.monotonic() - began < 25
+    assert "Check the credentials" in control.update()
 
 
 def test_what_does_not_exist(machine: Machine) -> None:
