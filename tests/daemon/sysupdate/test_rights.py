@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 
+from bootcd.daemon.exports import Call
 from bootcd.daemon.interfaces import SYSUPDATE_JOB, SYSUPDATE_MANAGER, SYSUPDATE_TARGET
 from bootcd.daemon.sysupdate import service
+from bootcd.daemon.sysupdate.versions import versions
+from daemon.sysupdate.machines import BOOTED, ROLLBACK, machine, offer
 from kit import polkit
 from kit.bus import Daemon, SystemBus
 from kit.caller import Caller
@@ -122,3 +127,26 @@ def test_what_is_allowed_without_a_password() -> None:
     defaults = {one.attrib["id"].rpartition(".")[2]: one.findtext("defaults/allow_active")
                 for one in ElementTree.parse(SYSUPDATE_POLICY).getroot().findall("action")}
     assert {name for name, active in defaults.items() if active == "yes"} == {"check", "update", "cancel-update"}
+
+
+def test_what_a_version_is_by_the_time_the_password_is_typed_counts() -> None:
+    """The newest version was asked for, and something newer appears while somebody looks for the password."""
+    asked: list[str] = []
+
+    class Slow:
+        async def authorize(self, call: Call, action: str, details: dict[str, str]) -> None:
+            asked.append(action)
+            face.status = machine(BOOTED, ROLLBACK)
+
+    async def ask_for(version: str) -> None:
+        await serving._authorize(Call(":1.1", HOST, TARGET, "Install", (version, 0), True), service.UPDATE)
+
+    face = SimpleNamespace(status=machine(BOOTED, ROLLBACK, update=offer("0.9")))
+    face.known = lambda: versions(face.status)
+    serving = service.Service(None, None, None, None)  # type: ignore[arg-type]
+    serving._face, serving._authority = face, Slow()  # type: ignore[assignment]
+    asyncio.run(ask_for("0.9"))
+    assert asked == [service.UPDATE, service.UPDATE_TO_VERSION], "that is a rollback by now"
+    asked.clear()
+    asyncio.run(ask_for(""))
+    assert asked == [service.UPDATE]
