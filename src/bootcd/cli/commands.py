@@ -60,6 +60,11 @@ def upgrade(options: Namespace) -> int:
     if options.check and options.take_from:
         raise UsageError("--check asks the source of the tracked image", advice="Leave one of --check and --from out; "
                          "'bootcctl image verify' tells what a place has.")
+    for option, value in (("--from", options.take_from), ("--download-only", options.download_only),
+                          ("--check", options.check)):
+        if options.from_downloaded and value:
+            raise UsageError("what is downloaded already comes from nowhere else",
+                             advice=f"Leave one of --from-downloaded and {option} out.")
     if options.check:
         try:
             with host(options) as machine:
@@ -69,10 +74,6 @@ def upgrade(options: Namespace) -> int:
             return NO_UPDATE
         output.emit_json(found) if options.json else output.check(found)
         return 0 if found.available and not found.rejected else NO_UPDATE
-    for option, value in (("--from", options.take_from), ("--download-only", options.download_only)):
-        if options.from_downloaded and value:
-            raise UsageError("what is downloaded already comes from nowhere else",
-                             advice=f"Leave one of --from-downloaded and {option} out.")
     for option in ("allow_rejected", "allow_downgrade"):
         if options.download_only and getattr(options, option):
             raise UsageError("an image that is only downloaded is not taken yet",
