@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "bootcd"
 
 ROWS = (
-    ("errors",), ("model",), ("layout",), ("config",),
+    ("errors",), ("model", "schedule"), ("layout",), ("config",),
     ("formats", "linux"),
     ("store", "registry", "boot"),
     ("deploy",),
