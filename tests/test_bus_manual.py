@@ -59,7 +59,7 @@ def test_every_member_is_there(interface: Interface) -> None:
     members = [*interface.methods, *interface.signals, *interface.properties]
     assert re.findall(r"^\.TP\n\\fB(\w+)\\fP", section, re.MULTILINE) == members
     for method in interface.methods.values():
-        assert method.action in section
+        assert method.action.replace("-", "\\-") in section
         assert all(f"option \\fB{name}\\fP".replace("-", "\\-") in section for name in method.options)
 
 

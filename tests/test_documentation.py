@@ -30,7 +30,7 @@ from bootcd.deploy.etcrules import Policy
 from bootcd.deploy.plan import Action
 from bootcd.deploy.records import EtcReport, Record, encode
 from bootcd.errors import EspFull, NotFound, ReadOnly
-from bootcd.ops import diagnosis, fromrootfs, inspect, lint, results, uki
+from bootcd.ops import decisions, diagnosis, fromrootfs, inspect, lint, results, uki
 from bootcd.ops.lints.table import LINTS
 from kit.os_images import os_image
 
@@ -40,13 +40,15 @@ TEXTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((RO
 
 FOREIGN_OPTIONS = {"--print-digest-only", "--now", "--system", "--dest", "--object-path", "--method", "--wipe-slot",
                    "--secureboot-private-key", "--secureboot-certificate", "--tpm2-device", "--tpm2-pcrs", "--esp-path",
-                   "--all", "--preserve-digests", "--reboot-sentinel", "--collector", "--no-block"}
+                   "--all", "--preserve-digests", "--reboot-sentinel", "--collector", "--no-block",
+                   "--show", "--annotation"}
 """Options of other programs in examples."""
 BOOTC_LINTS = ("var-run", "etc-usretc", "bootc-kargs", "kernel", "utf8", "api-base-directories", "baseimage-root",
                "baseimage-composefs", "buildah-injected", "var-log", "var-tmpfiles", "sysusers", "nonempty-boot",
                "nonempty-run-tmp")
 """What 'bootc container lint --list' has (bootc 1.16)."""
-PRINTED = (diagnosis.__name__, fromrootfs.__name__, inspect.__name__, lint.__name__, uki.__name__, results.__name__)
+PRINTED = (decisions.__name__, diagnosis.__name__, fromrootfs.__name__, inspect.__name__, lint.__name__, uki.__name__,
+           results.__name__)
 """Modules whose values --json prints."""
 NO_ERRORS = {0, 77, 141}
 """Exit statuses that no error has: success, nothing to upgrade to, nobody reads the output."""
@@ -249,7 +251,7 @@ def test_json_keys_are_those_of_the_results() -> None:
     text = " ".join(f"{item.tag} {item.text}" for item in items_of("bootcctl.8", "JSON"))
     said = set(re.findall(r"[a-z]+(?:-[a-z]+)*", text))
     for name, kind in {**vars(lint), **vars(inspect), **vars(uki), **vars(fromrootfs),
-                       **vars(results), **vars(diagnosis)}.items():
+                       **vars(results), **vars(diagnosis), **vars(decisions)}.items():
         if getattr(kind, "__module__", "") not in PRINTED or kind in (uki.UkiRequest,):  # which is asked, not told
             continue
         if is_dataclass(kind) and isinstance(kind, type):

@@ -176,7 +176,7 @@ def test_presets(prefix: Path, tmp_path: Path) -> None:
         "bootcd-hooks.path": "paths.target.wants",
         "bootcd-reboot-required.service": "bootcd-staged.target.wants",
         "bootcd-staged.path": "paths.target.wants",
-        "bootcd-check.timer": "timers.target.wants",
+        "bootcd-update.timer": "timers.target.wants",
     }
     preset = (prefix / "lib/systemd/system-preset/80-bootcd.preset").read_text()
     named = set(re.findall(r"^(?:enable|disable) (\S+)$", preset, re.MULTILINE))
@@ -224,11 +224,21 @@ def test_every_failure_can_be_hooked(unit: Read) -> None:
         assert unit(name)["OnFailure"] == ["bootcd-failed.target"]
 
 
-def test_background_work_waits_for_power_and_network(unit: Read) -> None:
+def test_background_work_waits_for_the_network(unit: Read) -> None:
     for name in ("bootcd-check.service", "bootcd-update.service"):
-        assert unit(name)["ConditionACPower"] == ["true"]
         assert "network-online.target" in unit(name)["After"][0].split()
-        assert "--background" in unit(name)["ExecStart"][0]
+    assert "--background" in unit("bootcd-check.service")["ExecStart"][0]
+    assert unit("bootcd-check.service")["ConditionACPower"] == ["true"]
+    # Whether there is power enough is what the policy finds out; a condition would keep a reboot from being planned.
+    assert "ConditionACPower" not in unit("bootcd-update.service")
+
+
+def test_the_policy_is_woken_often_and_each_machine_at_a_moment_of_its_own(unit: Read) -> None:
+    timer = unit("bootcd-update.timer")
+    assert timer["OnCalendar"] == ["*:00/15"]
+    assert timer["RandomizedDelaySec"] == ["15min"]
+    assert timer["FixedRandomDelay"] == ["yes"]
+    assert unit("bootcd-update.service")["ExecStart"][0].endswith("/bootcctl policy run")
 
 
 def script(line: str) -> list[str]:

@@ -35,6 +35,8 @@ function __bootcctl_deployments
 end
 set -g __bootcctl_valued --addon --algorithm --allow-setuid --architecture --compression --config --created --encrypt --esp --esp-budget --esp-size --explain --filesystem --format --from --image-size --karg --kernel-dir --label --max-download --max-rate --name --notices --output --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --write-dumpfile --xattrs
 set -g __bootcctl_groups hooks install health etc kargs image container composefs
+set -g __bootcctl_valued --addon --algorithm --allow-setuid --architecture --compression --config --created --encrypt --esp --esp-budget --esp-size --explain --filesystem --format --from --image-size --karg --kernel-dir --label --max-download --max-rate --name --output --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --write-dumpfile --xattrs
+set -g __bootcctl_groups install health policy etc kargs image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
 complete -c bootcctl -n '__bootcctl_at ' -a list -d 'list the deployments, one line each'
@@ -59,6 +61,7 @@ complete -c bootcctl -n '__bootcctl_at ' -a hooks -d 'programs that are told wha
 complete -c bootcctl -n '__bootcctl_at ' -a adopt -d 'take over a machine that bootc has installed with composefs'
 complete -c bootcctl -n '__bootcctl_at ' -a install -d 'make the first deployment'
 complete -c bootcctl -n '__bootcctl_at ' -a health -d 'whether deployments work here: verdicts, and the checks that they come from'
+complete -c bootcctl -n '__bootcctl_at ' -a policy -d 'what this machine does without being asked, and when'
 complete -c bootcctl -n '__bootcctl_at ' -a etc -d 'explain /etc: what differs from the image, what the merge decided, the way back'
 complete -c bootcctl -n '__bootcctl_at ' -a kargs -d 'show and change kernel arguments'
 complete -c bootcctl -n '__bootcctl_at ' -a image -d 'work with the images in the repository'
@@ -183,6 +186,18 @@ complete -c bootcctl -n '__bootcctl_at health show' -l json -d 'print the result
 complete -c bootcctl -n '__bootcctl_at health check' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at health check' -l report -r -F -d 'also write the outcome there, as JSON'
 complete -c bootcctl -n '__bootcctl_at health check' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at policy' -a show -d 'show what would be done alone now, and what stands against the rest'
+complete -c bootcctl -n '__bootcctl_at policy' -a explain -d 'tell what each gate of the policy sees and says'
+complete -c bootcctl -n '__bootcctl_at policy' -a run -d 'do what is allowed and due now, as the timer has it done'
+complete -c bootcctl -n '__bootcctl_at policy' -a cancel-reboot -d 'take back the reboot that the policy has planned'
+complete -c bootcctl -n '__bootcctl_at policy' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at policy show' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at policy show' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at policy explain' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at policy explain' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at policy run' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at policy run' -l json -d 'print the result as JSON'
+complete -c bootcctl -n '__bootcctl_at policy cancel-reboot' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at etc' -a diff -d 'show how /etc differs from that of the image'
 complete -c bootcctl -n '__bootcctl_at etc' -a report -d 'show what the merge decided'
 complete -c bootcctl -n '__bootcctl_at etc' -a reset -d 'set paths back to what the image has; the old ones stay aside'

@@ -373,6 +373,55 @@ _bootcctl_etc() {
     esac
 }
 
+_bootcctl_policy_cancel_reboot() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]'
+}
+
+_bootcctl_policy_run() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_policy_explain() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_policy_show() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--json[print the result as JSON]'
+}
+
+_bootcctl_policy() {
+    local state line
+    local -a verbs
+    _arguments -s -C \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '1: :->verb' \
+        '*:: :->rest'
+    case $state in
+        verb)
+            verbs=(
+                'show:show what would be done alone now, and what stands against the rest'
+                'explain:tell what each gate of the policy sees and says'
+                'run:do what is allowed and due now, as the timer has it done'
+                'cancel-reboot:take back the reboot that the policy has planned'
+            )
+            _describe verb verbs ;;
+        rest)
+            case $line[1] in
+                show) _bootcctl_policy_show ;;
+                explain) _bootcctl_policy_explain ;;
+                run) _bootcctl_policy_run ;;
+                cancel-reboot) _bootcctl_policy_cancel_reboot ;;
+            esac ;;
+    esac
+}
+
 _bootcctl_health_check() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -686,6 +735,7 @@ _bootcctl() {
                 'adopt:take over a machine that bootc has installed with composefs'
                 'install:make the first deployment'
                 'health:whether deployments work here\: verdicts, and the checks that they come from'
+                'policy:what this machine does without being asked, and when'
                 'etc:explain /etc\: what differs from the image, what the merge decided, the way back'
                 'kargs:show and change kernel arguments'
                 'image:work with the images in the repository'
@@ -718,6 +768,7 @@ _bootcctl() {
                 adopt) _bootcctl_adopt ;;
                 install) _bootcctl_install ;;
                 health) _bootcctl_health ;;
+                policy) _bootcctl_policy ;;
                 etc) _bootcctl_etc ;;
                 kargs) _bootcctl_kargs ;;
                 image) _bootcctl_image ;;

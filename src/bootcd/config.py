@@ -8,14 +8,17 @@ used is an error.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import ConfigError, UsageError
 from .model import parse_size
+from .schedule import parse_duration, parse_window
 
 SEARCH_PATH = (
     Path("/usr/lib/bootcd/bootcd.toml"),
@@ -76,12 +79,43 @@ class Config:
     """Names of images, repositories or what they are in whose signatures need not say what the image is called."""
     registry_insecure: tuple[str, ...] = ()
     """Hosts (host or host:port) that may be asked over plain HTTP or with an unverified certificate."""
+    update_automatic: str = "stage"
+    """How far a machine goes without being asked: none, or one of check, download, stage and reboot."""
+    update_check_interval: str = "6h"
+    """How long it is between two checks, by and large."""
+    update_check_windows: tuple[str, ...] = ()
+    """When the source may be asked; empty for any time. The same follows for the other steps."""
+    update_download_windows: tuple[str, ...] = ()
+    update_stage_windows: tuple[str, ...] = ()
+    update_reboot_windows: tuple[str, ...] = ()
+    update_time_zone: str = ""
+    """Where the clock of the windows hangs; empty for the time zone of the machine."""
+    update_min_age: str = "0"
+    """How old an image has to be."""
+    update_wariness: float = 0.5
+    """Where the machine stands in a phased rollout: from 0, among the first, to 1, among the last."""
+    update_min_battery: int = 50
+    """Percent that have to be left on battery; 100 wants the mains, 0 nothing."""
+    update_max_load: float = 0.0
+    """Load average over five minutes for each processor; 0.0 for any."""
+    update_idle_users: str = ""
+    """For how long users have to be idle so that they do not hold a reboot back; empty when they always do, 0 when they
+    never do."""
+    update_cool_down: str = "1h"
+    """How long nothing is tried after something went wrong."""
+    update_reboot_warning: str = "10min"
+    """How long before a reboot users are warned."""
+    update_fleetlock: str = ""
+    """Address of the FleetLock server that is asked before a reboot; empty for none."""
+    update_fleetlock_group: str = "default"
+    """The group of machines in which it counts."""
 
 
 _SIZES = {"pull_max_layer_size", "pull_max_rate", "pull_max_download"}
 """May be strings as well: 512K, 20G."""
-_RANGES = {"pull_parallel": range(1, 17)}
-_CHOICES = {"health_on_failure": ("reboot", "rollback", "stay"), "pull_metered": ("check", "allow", "never")}
+_RANGES = {"pull_parallel": range(1, 17), "update_min_battery": range(101)}
+_CHOICES = {"health_on_failure": ("reboot", "rollback", "stay"), "pull_metered": ("check", "allow", "never"),
+            "update_automatic": ("none", "check", "download", "stage", "reboot")}
 
 Warn = Callable[[str], None]
 
@@ -130,12 +164,79 @@ def _apply(config: Config, text: str, where: str, warn: Warn) -> Config:
             place = f"{where}: [{table}] {key}"
             if name in _SIZES and isinstance(value, str):
                 value = _size(value, place)
-            changes[name] = _checked(value, defaults[name], place)
+            changes[name] = value = _checked(value, defaults[name], place)
             if name in _CHOICES and value not in _CHOICES[name]:
                 raise ConfigError(f"{place}: expected one of {', '.join(_CHOICES[name])}")
             if name in _RANGES and value not in _RANGES[name]:
                 raise ConfigError(f"{place}: expected {_RANGES[name].start} to {_RANGES[name].stop - 1}")
+            if name in _MEANINGS:
+                _understand(name, value, place)
     return replace(config, **changes)
+
+
+def _understand(name: str, value: Any, where: str) -> None:
+    """Raises ConfigError for text that has a form which is not that of the key."""
+    try:
+        for text in value if isinstance(value, tuple) else (value,):
+            _MEANINGS[name](text)
+    except UsageError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _interval(text: str) -> None:
+    if parse_duration(text).total_seconds() < 60:
+        raise UsageError(f"'{text}' is less than a minute")
+
+
+def _warning(text: str) -> None:
+    if parse_duration(text).total_seconds() > 86400:
+        raise UsageError(f"'{text}' is more than a day")
+
+
+def _optional_duration(text: str) -> None:
+    if text:
+        parse_duration(text)
+
+
+def _wariness(number: float) -> None:
+    if not 0 <= number <= 1:
+        raise UsageError("expected 0.0 to 1.0")
+
+
+def _time_zone(name: str) -> None:
+    if not name:
+        return
+    from zoneinfo import ZoneInfo  # not for those who have none
+
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise UsageError(f"'{name}' is no time zone that this machine knows") from error
+
+
+def _fleetlock(address: str) -> None:
+    try:
+        parts = urlsplit(address)
+        fits = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.username is None
+        fits = fits and not parts.query and not parts.fragment and (parts.port is None or parts.port > 0)
+    except ValueError:
+        fits = False
+    if address and not fits:
+        raise UsageError(f"'{address}' is no address; write for example https://fleetlock.example.org")
+
+
+def _group(name: str) -> None:
+    if not re.fullmatch(r"[a-zA-Z0-9.-]+", name, re.ASCII):
+        raise UsageError(f"'{name}' is no group; letters, digits, dots and dashes make one")
+
+
+_MEANINGS: dict[str, Callable[[Any], object]] = {
+    **dict.fromkeys((f"update_{step}_windows" for step in ("check", "download", "stage", "reboot")), parse_window),
+    "update_check_interval": _interval, "update_min_age": parse_duration, "update_cool_down": parse_duration,
+    "update_reboot_warning": _warning, "update_idle_users": _optional_duration, "update_time_zone": _time_zone,
+    "update_wariness": _wariness, "update_fleetlock": _fleetlock, "update_fleetlock_group": _group,
+}
+"""Keys whose text has a form of its own. Raise UsageError."""
 
 
 def _size(text: str, where: str) -> int:
@@ -150,9 +251,11 @@ def _checked(value: object, default: object, where: str) -> object:
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise ConfigError(f"{where}: expected a list of strings")
-    if type(value) is not type(default):
-        kind = {bool: "true or false", int: "an integer"}.get(type(default), "a string")
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default) or value != value:  # TOML knows nan
+        kind = {bool: "true or false", int: "an integer", float: "a number"}.get(type(default), "a string")
         raise ConfigError(f"{where}: expected {kind}")
-    if isinstance(value, int) and value < 0:
+    if isinstance(value, (int, float)) and value < 0:
         raise ConfigError(f"{where}: must not be negative")
     return value

@@ -232,8 +232,11 @@ def test_an_update_that_was_staged_is_told_as_staged(world: World) -> None:
     assert found is not None
     assert (found.available, found.staged) == (False, True)
     world.host.check()
-    assert world.host.status().update == found.__class__(
-        found.image, False, found.manifest_digest, True, current_version="1.1")
+    again = world.host.status().update
+    assert again is not None
+    assert (again.available, again.staged, again.current_version) == (False, True, "1.1")
+    assert (again.created, again.config_digest, again.seen) == (found.created, found.config_digest, found.seen)
+    assert found.seen
     world.host.unstage()
     again = world.host.status().update
     assert again is not None

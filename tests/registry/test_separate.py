@@ -309,7 +309,7 @@ class TestNotBelieved:
 def test_signatures_over_the_network(server: ScriptedServer) -> None:
     server.serve("/sigs/one", Reply(body=b"signature"))
     server.serve("/sigs/large", Reply(body=bytes(200)))
-    store = separate.SignatureStore(server.host, SourceOptions(separate=True))
+    store = separate.SeparateHost(server.host, SourceOptions(separate=True))
     try:
         assert store.file(f"http://{server.host}/sigs/one", 100) == (200, b"signature")
         assert store.file(f"http://{server.host}/sigs/two", 100)[0] == 404

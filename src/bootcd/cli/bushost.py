@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import BootcdError, DeploymentNotFound, FormatError, Interrupted, Unsupported
 from ..linux.run import background
 from ..model import ImageReference, Progress
+from ..ops.decisions import PolicyReport
 from ..ops.diagnosis import Diagnosis
 from ..ops.host import Host
 from ..ops.resultjson import from_json
@@ -37,7 +38,7 @@ from ..ops.results import (
     Status,
     TrustReport,
 )
-from .client import ASK_TIMEOUT, DBUS, JOB, MANAGER, NAME, PROPERTIES, ROOT, Connection, Signal
+from .client import ASK_TIMEOUT, DBUS, JOB, MANAGER, NAME, PROPERTIES, ROOT, Connection, Reply, Signal
 from .jobs import BusError, Follower, RunningJob, error_of, gone
 
 if TYPE_CHECKING:
@@ -94,6 +95,9 @@ class BusHost:
     def explain(self, topic: str) -> Explanation:
         return _result(Explanation, self._ask("explain", "Explain", topic, {}))
 
+    def policy(self) -> PolicyReport:
+        return _result(PolicyReport, self._ask("policy show", "GetPolicy", {}))
+
     def image_list(self) -> tuple[ImageInfo, ...]:
         found = self._ask("image list", "ListImages", {})
         if not isinstance(found, list):
@@ -114,6 +118,37 @@ class BusHost:
         except BusError:  # the job, or the daemon, has ended since
             return None
 
+    # --- what only the daemon does ---
+
+    def policy_run(self) -> tuple[PolicyReport, CheckResult | ChangeResult | None]:
+        """Let the policy begin its next step, and wait for its end: what was decided, and what came of it; None when no
+        job was begun."""
+        doing = "policy run"
+        with self._bus.interrupts_held():
+            try:
+                reply = self._start("RunPolicy", {})
+                if [type(one) for one in reply.arguments] != [str, dict]:
+                    raise _nonsense("the job or the policy is missing")
+                path, report = reply.arguments
+                if path == "/":
+                    return _result(PolicyReport, report), None
+                kind = self._bus.properties(path, JOB).get("Kind")
+                outcome = self._follow(doing, reply.sender, path)
+            except BusError as error:
+                raise error_of(error, doing) from error
+        result = _result(CheckResult, outcome) if kind == "check" else _result(ChangeResult, outcome)
+        return _result(PolicyReport, report), result
+
+    def cancel_reboot(self) -> bool:
+        """Take back the reboot that the policy has planned; whether there was one."""
+        try:
+            with self._agent():
+                reply = self._bus.call(NAME, ROOT, MANAGER, "CancelReboot", "a{sv}", {}, timeout=ASK_TIMEOUT,
+                                       interactive=self._interactive)
+        except BusError as error:
+            raise error_of(error, "policy cancel-reboot") from error
+        return bool(reply.arguments and reply.arguments[0] is True)
+
     # --- jobs ---
 
     def check(self) -> CheckResult:
@@ -121,11 +156,12 @@ class BusHost:
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
                 allow_downgrade: bool = False, take_from: str = "", from_downloaded: bool = False, apply: bool = False,
-                soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None) -> ChangeResult:
+                soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None,
+                only: str = "") -> ChangeResult:
         wanted = {"allow-rejected": allow_rejected, "allow-untried": allow_untried,
                   "allow-downgrade": allow_downgrade, "from-downloaded": from_downloaded}
         options = (self._options | _set(wanted) | _taking(take_from) | _applying(apply, soft_reboot)
-                   | _limits(max_rate, max_download))
+                   | _limits(max_rate, max_download) | ({"only": only} if only else {}))
         return _result(ChangeResult, self._job("upgrade", "Download" if download_only else "Upgrade", options))
 
     def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, take_from: str = "",
@@ -249,17 +285,21 @@ class BusHost:
     def _job(self, doing: str, member: str, *arguments: Any) -> Any:
         with self._bus.interrupts_held():
             try:
-                if not self._subscribed:
-                    self._bus.subscribe()
-                    self._subscribed = True
-                with self._agent():
-                    reply = self._bus.call(NAME, ROOT, MANAGER, member, _signature(arguments), *arguments,
-                                           timeout=ASK_TIMEOUT, interactive=self._interactive)
+                reply = self._start(member, *arguments)
                 if not (reply.arguments and isinstance(reply.arguments[0], str)):
                     raise _nonsense("the path of the job is missing")
                 return self._follow(doing, reply.sender, reply.arguments[0])
             except BusError as error:
                 raise error_of(error, doing) from error
+
+    def _start(self, member: str, *arguments: Any) -> Reply:
+        """Call a method that begins a job."""
+        if not self._subscribed:
+            self._bus.subscribe()
+            self._subscribed = True
+        with self._agent():
+            return self._bus.call(NAME, ROOT, MANAGER, member, _signature(arguments), *arguments, timeout=ASK_TIMEOUT,
+                                  interactive=self._interactive)
 
     @contextlib.contextmanager
     def _agent(self) -> Iterator[None]:

@@ -173,6 +173,13 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("--report", metavar="FILE", help="also write the outcome there, as JSON")
     _json(check)
 
+    policy = group("policy", "what this machine does without being asked, and when")
+    _json(verb("show", "policy_commands:show", "show what would be done alone now, and what stands against the rest",
+               policy))
+    _json(verb("explain", "policy_commands:explain", "tell what each gate of the policy sees and says", policy))
+    _json(verb("run", "policy_commands:run", "do what is allowed and due now, as the timer has it done", policy))
+    verb("cancel-reboot", "policy_commands:cancel_reboot", "take back the reboot that the policy has planned", policy)
+
     etc = group("etc", "explain /etc: what differs from the image, what the merge decided, the way back")
     diff = verb("diff", "etc_commands:diff", "show how /etc differs from that of the image", etc)
     diff.add_argument("deployment", metavar="DEPLOYMENT", nargs="?", help=f"default: the running one; {_WHICH}")

@@ -114,6 +114,7 @@ class Daemon:
             events.daemon_started(__version__, self._sysroot)
             return await self._until_the_end(bus, stopped)
         finally:
+            self._manager.unattended.close()
             self._manager.state.close()
             self._news.close()
             varlink.close()

@@ -22,6 +22,7 @@ from .interfaces import MANAGER, ROOT
 from .jobs import Job, Jobs, Settings
 from .queries import Queries
 from .state import PATIENCE, State
+from .unattended import Unattended
 from .verbs import VERBS
 from .worker import Outcome
 
@@ -47,6 +48,7 @@ class Manager:
         self.deployments = Deployments(bus, self._start)
         self.state = State(settings, self._show)
         self.jobs = jobs(self)
+        self.unattended = Unattended(bus, self.state, self.jobs, settings)
         bus.export(ROOT, self.exported)
 
     def _handlers(self) -> Mapping[str, Handler]:
@@ -58,6 +60,8 @@ class Manager:
             "GetKernelArguments": self._get_kernel_arguments,
             "ListImages": self._list_images, "InspectImage": self._inspect_image,
             "Reload": self._reload_settings,
+            "GetPolicy": lambda call: self.unattended.get(call), "RunPolicy": lambda call: self.unattended.run(call),
+            "CancelReboot": lambda call: self.unattended.cancel(call),
         }
 
     async def _start(self, call: Call, method: str, arguments: tuple[Any, ...]) -> Sequence[Any]:

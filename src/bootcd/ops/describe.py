@@ -49,6 +49,7 @@ def deployment(facts: Facts, record: Record) -> DeploymentInfo:
         etc=etc_changes(record.etc_report),
         download_only=record.locked, reset=record.reset, policy=record.policy, signed_by=record.signed_by,
         kargs=kargs(record, own), kargs_on_trial=own != record.own,
+        on_trial=record.health == "untried" and bool(record.attempts),
     )
 
 

@@ -18,6 +18,7 @@ from ..errors import UsageError
 from ..layout import Sysroot
 from ..model import Progress
 from . import last
+from .decisions import PolicyReport
 from .diagnosis import Diagnosis
 from .machine import Machine
 from .results import (
@@ -102,6 +103,14 @@ class DirectHost:
 
         return explain.explain(self._machine, topic)
 
+    def policy(self) -> PolicyReport:
+        from . import policy, status, surroundings
+        from .rules import Facts, Rules
+
+        found = surroundings.surroundings()
+        rules = Rules.of(self._machine.config, surroundings.time_zone())
+        return policy.decide(Facts(status.status(self._machine), found), rules, surroundings.now())
+
     def doctor(self, image: str, *, offline: bool = False) -> Diagnosis:
         from . import doctor
 
@@ -114,13 +123,14 @@ class DirectHost:
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
                 allow_downgrade: bool = False, take_from: str = "", from_downloaded: bool = False, apply: bool = False,
-                soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None) -> ChangeResult:
+                soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None,
+                only: str = "") -> ChangeResult:
         from . import update
 
         return self._applied("upgrade", apply, soft_reboot, lambda: update.upgrade(
             self._limited(max_rate, max_download), download_only=download_only, allow_rejected=allow_rejected,
             allow_untried=allow_untried, allow_downgrade=allow_downgrade, take_from=take_from,
-            from_downloaded=from_downloaded))
+            from_downloaded=from_downloaded, only=only))
 
     def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, take_from: str = "",
                apply: bool = False, soft_reboot: str = "no", max_rate: int | None = None,

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from .decisions import PolicyReport
 from .diagnosis import Diagnosis
 from .results import (
     ChangeResult,
@@ -44,6 +45,9 @@ class Host(Protocol):
         """Why: `default` boots next, deployments are `kept`, a `collect`ion would remove things, `space` is taken,
         `verity` holds or not."""
 
+    def policy(self) -> PolicyReport:
+        """What would be done alone now, and what stands against it, as far as it can be told from here."""
+
     def doctor(self, image: str, *, offline: bool = False) -> Diagnosis:
         """How a pull of an image would go, step by step. Answered in the process of the caller, by what it can read;
         the daemon is not asked."""
@@ -53,7 +57,8 @@ class Host(Protocol):
 
     def upgrade(self, *, download_only: bool = False, allow_rejected: bool = False, allow_untried: bool = False,
                 allow_downgrade: bool = False, take_from: str = "", from_downloaded: bool = False, apply: bool = False,
-                soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None) -> ChangeResult:
+                soft_reboot: str = "no", max_rate: int | None = None, max_download: int | None = None,
+                only: str = "") -> ChangeResult:
         """Take what the tracked image reference names now. `download_only` stages it without making it the next
         to boot until a later `upgrade`. `allow_untried` does not wait for the boot of the running deployment to
         be complete; `allow_downgrade` takes an image that is older than what runs. With
@@ -61,7 +66,8 @@ class Host(Protocol):
         nothing is read, and what `download_only` has staged boots next. With `apply` the running
         machine reboots into what boots next, if that is another deployment; `soft_reboot` is one of
         SOFT_REBOOTS. `max_rate` (bytes in a second) and `max_download` (bytes) stand in for the settings of these
-        names; that of `max_download` binds only what nobody waits for."""
+        names; that of `max_download` binds only what nobody waits for. With `only`, nothing happens when the
+        reference names another manifest digest by now."""
 
     def switch(self, image: str, *, download_only: bool = False, allow_untried: bool = False, take_from: str = "",
                apply: bool = False, soft_reboot: str = "no", max_rate: int | None = None,

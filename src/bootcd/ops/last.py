@@ -103,9 +103,20 @@ def checked(machine: Machine, by: str, work: Callable[[], CheckResult]) -> Check
         if _is_telling("check", error) and not isinstance(error, (Interrupted, KeyboardInterrupt)) and not worse:
             _save_last(machine, _outcome("check", by, started, error))
         raise
-    _save(machine.sysroot.update, {"time": now(), "update": to_json(result)})
+    when = now()
+    result = replace(result, seen=_first_seen(machine, result.manifest_digest) or when)
+    _save(machine.sysroot.update, {"time": when, "update": to_json(result)})
     settle(machine, "check")
     return result
+
+
+def _first_seen(machine: Machine, digest: str) -> str:
+    """When a check found this image for the first time, if the last one found it as well."""
+    try:
+        known, when = load_update(machine)
+    except BootcdError:
+        return ""
+    return (known.seen or when) if known is not None and known.manifest_digest == digest else ""
 
 
 def failed(machine: Machine, verb: str, by: str, error: BootcdError) -> None:

@@ -22,6 +22,7 @@ from ..registry.sources import FetchedManifest, Source, SourceOptions, open_sour
 from ..store.layers import has_layer
 from ..store.ociimages import OciImages
 from ..store.repository import Repository
+from . import rollout
 from .admit import Admitted
 from .fetch import Layers
 from .results import PullStats
@@ -65,6 +66,11 @@ class Offer:
     def boot_digest(self) -> str:
         """The boot digest of kernel and initrd, where the image says it."""
         return self._said("org.bootcd.boot-digest").removeprefix("sha256:")
+
+    @property
+    def rollout(self) -> dict[str, str]:
+        """What the image says of a phased rollout, by annotation or label."""
+        return rollout.sayings({**self.config.labels, **self.fetched.manifest.annotations})
 
     def _said(self, key: str) -> str:
         return self.fetched.manifest.annotations.get(key) or self.config.labels.get(key, "")

@@ -7,7 +7,7 @@ Byte counts are integers in bytes, times ISO 8601 in UTC, digests OCI digests un
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,8 @@ class DeploymentInfo:
     """Those in `options`, each with its owner."""
     kargs_on_trial: bool = False
     """They have not booted well yet; if they do not, those from before are taken."""
+    on_trial: bool = False
+    """Its boots are counted, and none is complete yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,11 @@ class CheckResult:
     layers_missing: int = 0
     rejected: str = ""
     """Why the image is not taken although it is new; empty when it would be."""
+    config_digest: str = ""
+    rollout: dict[str, str] = field(default_factory=dict)
+    """What the image says of a phased rollout, by annotation."""
+    seen: str = ""
+    """When a check found it for the first time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ from ..linux import files
 from ..model import ImageReference
 from ..registry.sources import FetchedManifest, Source
 from ..store.repository import Repository
-from . import collect, compose, describe, etc, reset, room
+from . import collect, compose, describe, etc, reset, rollout, room
 from .admit import admit
 from .downgrade import downgrade
+from .last import now
 from .machine import Machine
 from .pull import Offer, check_size, examine, pull, source_of
 from .results import ChangeResult, CheckResult, PullStats
@@ -86,7 +87,9 @@ def check(machine: Machine) -> CheckResult:
             current = {record.manifest_digest for record in (facts.staged, facts.current) if record is not None}
             if fetched.digest in current:
                 staged = facts.staged is not None and facts.staged.manifest_digest == fetched.digest
-                return CheckResult(tracked.image, False, fetched.digest, staged, current_version=tracked.version)
+                return CheckResult(tracked.image, False, fetched.digest, staged, current_version=tracked.version,
+                                   created=tracked.created, config_digest=fetched.manifest.config.digest,
+                                   rollout=rollout.sayings(fetched.manifest.annotations))
             offer = examine(session.repository, source, admitted)
         return CheckResult(
             tracked.image, True, fetched.digest, version=offer.version, created=offer.created,
@@ -94,15 +97,17 @@ def check(machine: Machine) -> CheckResult:
             layers=len(offer.layers), layers_missing=len(offer.missing),
             rejected=describe.rejection(machine.sysroot, facts, fetched.digest)
             or downgrade(facts.current, offer.version, offer.created),
+            config_digest=fetched.manifest.config.digest, rollout=offer.rollout,
         )
 
 
 def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allow_untried: bool = False,
-            allow_downgrade: bool = False, take_from: str = "", from_downloaded: bool = False) -> ChangeResult:
+            allow_downgrade: bool = False, take_from: str = "", from_downloaded: bool = False,
+            only: str = "") -> ChangeResult:
     """Follow the tracked reference to what it names now, or to the image of it in the place `take_from`; with
-    `from_downloaded` take what is downloaded already, and ask nobody. Raises NotProven before the boot of the running
-    deployment is complete, unless it is only downloaded or `allow_untried`; NothingStaged when nothing is downloaded.
-    """
+    `from_downloaded` take what is downloaded already, and ask nobody; with `only`, if that has this manifest digest.
+    Raises NotProven before the boot of the running deployment is complete, unless it is only downloaded or
+    `allow_untried`; NothingStaged when nothing is downloaded."""
     if from_downloaded and (download_only or take_from):
         raise UsageError("what is downloaded already comes from nowhere else",
                          advice=f"Leave one of --from-downloaded and --{'from' if take_from else 'download-only'} out.")
@@ -128,6 +133,8 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
         with source_of(reference, machine.config, take_from) as source:
             admitted = admit(machine, source)
             fetched = admitted.fetched
+            if only not in ("", fetched.digest):
+                return ChangeResult("unchanged", f"{place} names another image by now than {only}; nothing is done.")
             settled = _settled(session, facts, fetched, download_only, take_from)
             if settled is not None:
                 return settled
@@ -338,7 +345,7 @@ def _renew(
 
 def _activate(session: Session, facts: Facts, staged: Record, stats: PullStats | None) -> ChangeResult:
     if staged.locked:  # the arguments of the machine may have changed since
-        staged = replace(staged, own=replace(_own_kargs(facts), local=staged.own.local))
+        staged = replace(staged, own=replace(_own_kargs(facts), local=staged.own.local), staged=now())
         session.records.save(staged)
     if facts.booted is not None:
         session.records.save(replace(staged, locked=False))

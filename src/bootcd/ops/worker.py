@@ -55,6 +55,9 @@ VERBS = frozenset({"status", "explain", "check", "upgrade", "switch", "rollback"
                    "kargs_reload"})
 """What may be asked. Mounting is not among them: nobody else would see the mount."""
 
+FLEETLOCK = "fleetlock"
+"""What is asked, instead of a verb, to do `fleetlock.ask` with its argument `step`."""
+
 GO_WAIT = 3.0
 """Seconds that a change of the boot entry waits for the parent to hold back a shutdown."""
 DONE_INTERVAL = 0.1
@@ -236,6 +239,10 @@ def _prepare(
 
 
 def _work(host: DirectHost, machine: Machine, verb: str, arguments: dict[str, Any]) -> Callable[[], Any]:
+    if verb == FLEETLOCK:
+        from .fleetlock import ask
+
+        return lambda: ask(machine.config, **arguments)
     if verb == LOST:
         return lambda: lost(machine, from_json(LastResult, arguments["result"]))
     if verb not in VERBS:

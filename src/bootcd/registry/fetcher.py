@@ -13,6 +13,7 @@ The socket whose descriptor is named belongs to whoever asked (`separate`); with
                    {"referrers": DIGEST, "type": TEXT, "place": NUMBER}
                    {"blob": DIGEST, "size": BYTES, "offset": BYTES, "length": BYTES or null for all, "place": NUMBER}
                    {"file": URL, "limit": BYTES}                      in the store
+                   {"post": URL, "headers": {NAME: TEXT, …}, "body": TEXT, "limit": BYTES}      to its host
 """
 
 from __future__ import annotations
@@ -106,9 +107,9 @@ class _Server:
         frames.send(self._answering.connection, frames.TOLD, content)
 
     def _handler(self, request: dict[str, Any]) -> Callable[[dict[str, Any], socket.socket], None]:
-        if "referrers" in request:
-            return self._referrers
-        return self._document if "document" in request else self._blob if "blob" in request else self._file
+        kinds = {"document": self._document, "blob": self._blob, "referrers": self._referrers,
+                 "post": self._post}
+        return next((handler for kind, handler in kinds.items() if kind in request), self._file)
 
     def _document(self, request: dict[str, Any], connection: socket.socket) -> None:
         data, declared = self._places[request["place"]].document(request["document"], request["size"])
@@ -133,6 +134,12 @@ class _Server:
     def _file(self, request: dict[str, Any], connection: socket.socket) -> None:
         assert self._store is not None
         status, data = self._store.file(request["file"], request["limit"])
+        _send(connection, {"status": status}, data)
+
+    def _post(self, request: dict[str, Any], connection: socket.socket) -> None:
+        assert self._store is not None
+        url = request["post"]
+        status, data = self._store.post(url, url, request["headers"], request["body"].encode(), request["limit"])
         _send(connection, {"status": status}, data)
 
 

@@ -298,6 +298,19 @@ class Http:
             raise SourceUnreachable(f"{what}: the answer is longer than {limit} bytes")
         return answer.status, data
 
+    def post(self, what: str, url: str, headers: Mapping[str, str], body: bytes, limit: int) -> tuple[int, bytes]:
+        """Send `body`: the status of the answer, and of its own body at most `limit` bytes; no redirects, no second
+        try. Raises TransientFailure, SourceUnreachable."""
+        try:
+            response = self._request(what, url, headers, None, None, body)
+        except NotTls as error:
+            raise TransientFailure(SourceUnreachable(f"{what}: {error}", advice=error.advice)) from None
+        answer = Answer(response, what, False, Pace(self._options))
+        try:
+            return answer.status, answer.read_all(limit) or b""
+        finally:
+            answer.close()
+
     def close(self) -> None:
         self._session.close()
 
@@ -354,15 +367,16 @@ class Http:
         headers: Mapping[str, str],
         query: Mapping[str, str] | None,
         form: Mapping[str, str] | None,
+        body: bytes | None = None,
     ) -> requests.Response:
         parts = self._checked(what, url)
         options = self._options
         try:
             return self._session.request(
-                "GET" if form is None else "POST",
+                "GET" if form is None and body is None else "POST",
                 url,
                 params=query,
-                data=form,
+                data=form if body is None else body,
                 headers=dict(headers),
                 timeout=(options.connect_timeout, options.read_timeout),
                 allow_redirects=False,

@@ -29,7 +29,7 @@ from ..linux import files
 from .gpg import MAX_SIGNATURE, SignedMessage
 from .http import Http
 from .retry import persist
-from .separate import SignatureStore
+from .separate import SeparateHost
 from .sigstore import MAX_SIGNATURES
 from .sources import SourceOptions
 
@@ -101,10 +101,10 @@ class _Store:
         except ValueError:
             raise TrustPolicyError(f"{section.origin}: lookaside: '{base}' is no address") from None
         self._options = options
-        self._server: Http | SignatureStore | None = None
+        self._server: Http | SeparateHost | None = None
         if self._parts.scheme in ("http", "https") and self._parts.hostname:
             there = replace(options, insecure=False)
-            self._server = (SignatureStore if options.separate else Http)(self._parts.netloc, there)
+            self._server = (SeparateHost if options.separate else Http)(self._parts.netloc, there)
         elif self._parts.scheme != "file" or self._parts.netloc:
             raise TrustPolicyError(f"{section.origin}: lookaside: '{base}' is neither https:, http: nor file:///")
 

@@ -13,7 +13,7 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -187,15 +187,22 @@ class SeparateSource:
         return _Stream(what, answer)
 
 
-class SignatureStore:
-    """Files below an address, over the network; `host` is host or host:port. Raises ConfigError."""
+class SeparateHost:
+    """A server that is no registry, by host or host:port. Raises ConfigError."""
 
     def __init__(self, host: str, options: SourceOptions) -> None:
         self._fetcher = Fetcher({"store": host, "options": _options(options)}, [options])
 
     def file(self, url: str, limit: int) -> tuple[int, bytes]:
         """As `http.Http.file`."""
-        about, data = self._fetcher.whole(url, {"file": url, "limit": limit}, limit)
+        return self._ask(url, {"file": url, "limit": limit}, limit)
+
+    def post(self, what: str, url: str, headers: Mapping[str, str], body: bytes, limit: int) -> tuple[int, bytes]:
+        """As `http.Http.post`."""
+        return self._ask(what, {"post": url, "headers": dict(headers), "body": body.decode(), "limit": limit}, limit)
+
+    def _ask(self, url: str, request: dict[str, Any], limit: int) -> tuple[int, bytes]:
+        about, data = self._fetcher.whole(url, request, limit)
         status = about.get("status")
         if not isinstance(status, int):
             raise SourceUnreachable(f"{url}: the process that fetches does not say what came of it")

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the daemon does without being asked: each call of `run` begins the next step that the update policy allows.
+
+Checks, downloads and staging are ordinary jobs. A reboot is planned with logind, `[update] reboot-warning` ahead, so
+that users are warned; until it comes, the policy is asked again and again, and a no takes it back. A timer calls
+(bootcd-update.timer), so that nothing here has to be awake.
+
+    <runtime directory>/reboot.json     the planned reboot, and one that somebody has cancelled; gone with the boot
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from ..errors import FormatError, RebootRefused
+from ..ops import policy, surroundings
+from ..ops.decisions import PolicyReport
+from ..ops.fleetlock import FleetLockAnswer
+from ..ops.gates import target
+from ..ops.resultjson import from_json
+from ..ops.rules import STEPS, Facts, FleetLock, Rules, iso
+from ..ops.worker import FLEETLOCK
+from . import wire
+from .bus import Bus
+from .exports import BusError, Call
+from .facts import LOGIND, gather, planned_shutdown
+from .jobs import Jobs, Settings
+from .state import State
+from .verbs import VERBS, Verb
+from .worker import Request, Worker
+
+log = logging.getLogger(__name__)
+
+LOOK = 20.0
+"""Seconds between two looks at the policy while a reboot is planned."""
+LATE = timedelta(minutes=5)
+"""After so long, a reboot that did not come is given up."""
+FLEETLOCK_RETRY = timedelta(minutes=10)
+FLEETLOCK_PATIENCE = 60.0
+"""Seconds that a lock server has for an answer."""
+DISMISSED = timedelta(days=1)
+"""For so long a reboot that somebody has cancelled does not come back."""
+NOTHING = "/"
+
+_JOBS = {"check": "Check", "download": "Download", "stage": "Upgrade"}
+_SLACK = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A reboot that logind will do, for the sake of a deployment."""
+
+    deployment: str
+    time: datetime
+
+
+class Unattended:
+    """Decides and acts. `directory` is where the plan is kept; the unit's runtime directory by default."""
+
+    def __init__(self, bus: Bus, state: State, jobs: Jobs, settings: Callable[[], Settings],
+                 directory: str | None = None) -> None:
+        name = os.environ.get("RUNTIME_DIRECTORY") if directory is None else directory
+        self._file = Path(name) / "reboot.json" if name else None
+        self._bus = bus
+        self._state = state
+        self._jobs = jobs
+        self._settings = settings
+        self._turn = asyncio.Lock()
+        self._tried: dict[str, tuple[str, datetime]] = {}
+        self._fleetlock = FleetLock()
+        self._plan: Plan | None = None
+        self._dismissed: tuple[str, datetime] | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._load()
+
+    def close(self) -> None:
+        """Stop looking; a reboot that is planned stays so."""
+        if self._watch is not None:
+            self._watch.cancel()
+
+    # --- what callers ask -----------------------------------------------------------------------------------------
+
+    async def get(self, call: Call) -> Sequence[Any]:
+        """GetPolicy."""
+        return [wire.encode(await self.report())]
+
+    async def run(self, call: Call) -> Sequence[Any]:
+        """RunPolicy: begin the next step that is allowed. Raises Busy, RebootRefused."""
+        async with self._turn:
+            if self._plan is not None:
+                return [NOTHING, wire.encode(await self.report("A reboot is planned already."))]
+            if self._rules().fleetlock and not self._fleetlock.steady:
+                await self._tell_steady()
+            facts, rules, now = await self._facts()
+            for step in STEPS:
+                if not policy.allowed(facts, rules, step, now):
+                    continue
+                if step == "reboot":
+                    return [NOTHING, wire.encode(await self.report(await self._reboot()))]
+                digest = target(facts, step)
+                self._tried[step] = digest, now
+                verb: Verb = VERBS[_JOBS[step]]
+                options = {"only": digest} if digest else {}
+                path = await self._jobs.start(call, verb, verb.arguments((), options), background=True)
+                return [path, wire.encode(await self.report())]
+            return [NOTHING, wire.encode(await self.report("Nothing is to be done now."))]
+
+    async def cancel(self, call: Call) -> Sequence[Any]:
+        """CancelReboot: whether there was one to cancel."""
+        plan = self._plan
+        if plan is None:
+            return [False]
+        self._dismiss(plan)
+        await self._take_back("somebody has cancelled it")
+        return [True]
+
+    async def report(self, done: str = "") -> PolicyReport:
+        """What holds now."""
+        facts, rules, now = await self._facts()
+        return replace(policy.decide(facts, rules, now), done=done,
+                       reboot_time=iso(self._plan.time) if self._plan is not None else "")
+
+    # --- what is known --------------------------------------------------------------------------------------------
+
+    def _rules(self) -> Rules:
+        return Rules.of(self._settings().config, surroundings.time_zone())
+
+    async def _facts(self) -> tuple[Facts, Rules, datetime]:
+        around, status = await asyncio.gather(gather(self._bus, surroundings.surroundings()), self._state.fresh())
+        plan = self._plan
+        if plan is not None and around.shutdown is not None and _is_ours(plan, around.shutdown):
+            around = replace(around, shutdown=None)
+        return (Facts(status, around, self._fleetlock, dict(self._tried), self._dismissed), self._rules(),
+                surroundings.now())
+
+    # --- the lock server ------------------------------------------------------------------------------------------
+
+    async def _tell_steady(self) -> None:
+        """Give the lock back that the reboot needed which has led here, once this boot is known to be a good one."""
+        facts, rules, now = await self._facts()
+        booted = facts.status.with_role("booted")
+        if booted is not None and booted.on_trial and not rules.upgrade_untried:
+            self._fleetlock = FleetLock(problem="its boot is not complete yet")
+        elif self._fleetlock.retry is None or self._fleetlock.retry <= now:
+            answer = await self._ask("steady-state")
+            self._fleetlock = FleetLock(answer.granted, answer.why, None if answer.granted else now + FLEETLOCK_RETRY)
+
+    async def _ask(self, step: str) -> FleetLockAnswer:
+        settings = self._settings()
+        worker = Worker(Request(FLEETLOCK, {"step": step}, settings.sysroot, settings.esp, settings.config),
+                        lambda event: None)
+        try:
+            async with asyncio.timeout(FLEETLOCK_PATIENCE):
+                outcome = await worker.run()
+        except TimeoutError:
+            return FleetLockAnswer(False, f"it did not answer in {FLEETLOCK_PATIENCE:.0f} seconds")
+        if outcome.error is not None:
+            return FleetLockAnswer(False, outcome.error.message)
+        try:
+            return from_json(FleetLockAnswer, outcome.result)
+        except FormatError as error:
+            return FleetLockAnswer(False, f"the worker told what makes no sense: {error}")
+
+    # --- the reboot -----------------------------------------------------------------------------------------------
+
+    async def _reboot(self) -> str:
+        """Plan it; what came of that, in a sentence. Raises RebootRefused."""
+        if self._rules().fleetlock:
+            answer = await self._ask("pre-reboot")
+            if not answer.granted:
+                self._fleetlock = FleetLock(True, answer.why, surroundings.now() + FLEETLOCK_RETRY)
+                return f"The lock server does not let the machine reboot: {answer.why}"
+            self._fleetlock = FleetLock(True)
+        facts, rules, now = await self._facts()  # it may have taken its time
+        staged = facts.status.with_role("staged")
+        if staged is None or not policy.allowed(facts, rules, "reboot", now):
+            await self._give_lock_back(rules)
+            return "Meanwhile something stands against the reboot."
+        plan = Plan(staged.id, (now + rules.warning).replace(microsecond=0))
+        wall = plan.time.astimezone(rules.zone)
+        version = wire.line(staged.version or staged.id[:12])
+        try:
+            await self._logind("SetWallMessage", "sb", f"The operating system reboots at {wall:%H:%M} into version "
+                               f"{version}. 'bootcctl policy cancel-reboot' puts it off.", True)
+            await self._logind("ScheduleShutdown", "st", "reboot", int(plan.time.timestamp()) * 1_000_000)
+        except BusError as error:
+            self._tried["reboot"] = staged.manifest_digest, now
+            await self._give_lock_back(rules)
+            raise RebootRefused(f"logind does not plan a reboot: {error}") from error
+        log.info("The machine reboots at %s into version %s.", iso(plan.time), version)
+        self._plan = plan
+        self._save()
+        self._begin_watch()
+        return f"The machine reboots at {wall:%H:%M} into version {version}."
+
+    def _begin_watch(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._look_after())
+        self._watch.add_done_callback(_complain)
+
+    async def _look_after(self) -> None:
+        """Until the reboot comes, or is taken back."""
+        while (plan := self._plan) is not None:
+            now = surroundings.now()
+            if now > plan.time + LATE:
+                log.warning("The reboot that was planned for %s did not come.", iso(plan.time))
+                await self._take_back("it did not come")
+                return
+            if now < plan.time:
+                await self._look(plan)
+            left = (plan.time - surroundings.now()).total_seconds()
+            await asyncio.sleep(min(LOOK, left) if left > 0 else LOOK)
+
+    async def _look(self, plan: Plan) -> None:
+        try:
+            there = await planned_shutdown(self._bus)
+        except (BusError, ValueError) as error:
+            log.info("whether the reboot is still planned cannot be told: %s", error)
+        else:
+            if there is None or not _is_ours(plan, there):
+                log.info("Somebody has cancelled the reboot, or planned another one.")
+                self._dismiss(plan)
+                await self._forget_plan()
+                return
+        facts, rules, now = await self._facts()
+        # The window has to be open when it reboots; nothing is asked of the time behind that.
+        rules = replace(rules, warning=max(plan.time - now, timedelta()))
+        step = policy.decide(facts, rules, now).step("reboot")
+        if not step.allowed and self._plan is plan:
+            await self._take_back(" ".join(gate.text for gate in step.gates if not gate.allows))
+
+    async def _take_back(self, why: str) -> None:
+        log.info("The planned reboot is taken back: %s", why)
+        try:
+            await self._logind("CancelScheduledShutdown", "")
+            await self._logind("SetWallMessage", "sb", "", False)
+        except BusError as error:
+            log.warning("logind does not take the reboot back: %s", error)
+        if self._watch is not None and self._watch is not asyncio.current_task():
+            self._watch.cancel()
+        await self._forget_plan()
+
+    async def _forget_plan(self) -> None:
+        plan, self._plan = self._plan, None
+        if plan is not None:
+            staged = self._state.status.with_role("staged")
+            self._tried["reboot"] = staged.manifest_digest if staged is not None else "", surroundings.now()
+        self._save()
+        await self._give_lock_back(self._rules())
+
+    async def _give_lock_back(self, rules: Rules) -> None:
+        """Others may have it; if that cannot be told now, it is told before anything else is done."""
+        if rules.fleetlock:
+            self._fleetlock = FleetLock(False)
+            await self._tell_steady()
+
+    async def _logind(self, member: str, signature: str, *arguments: Any) -> None:
+        await self._bus.call(*LOGIND, member, signature, *arguments, timeout=10.0, start=False)
+
+    # --- what outlives this process -------------------------------------------------------------------------------
+
+    def _dismiss(self, plan: Plan) -> None:
+        self._dismissed = plan.deployment, surroundings.now() + DISMISSED
+        self._save()
+
+    def _save(self) -> None:
+        if self._file is None:
+            return
+        document = {"plan": _document(self._plan.deployment, self._plan.time) if self._plan is not None else None,
+                    "dismissed": _document(*self._dismissed) if self._dismissed is not None else None}
+        try:
+            part = self._file.with_name(f".{self._file.name}")
+            part.write_text(json.dumps(document))
+            part.replace(self._file)
+        except OSError as error:
+            log.warning("cannot write %s: %s", self._file, error)
+
+    def _load(self) -> None:
+        """Go on with what an earlier process of this boot has begun."""
+        try:
+            text = self._file.read_text() if self._file is not None else "{}"
+            document = json.loads(text)
+            plan, dismissed = (_read(document.get(key)) for key in ("plan", "dismissed"))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return
+        self._dismissed = dismissed
+        if plan is not None:
+            self._plan = Plan(*plan)
+            self._begin_watch()
+
+
+def _is_ours(plan: Plan, there: datetime) -> bool:
+    return abs(there - plan.time) <= _SLACK
+
+
+def _document(deployment: str, when: datetime) -> dict[str, Any]:
+    return {"deployment": deployment, "time": when.timestamp()}
+
+
+def _read(document: Any) -> tuple[str, datetime] | None:
+    return None if document is None else (str(document["deployment"]),
+                                          datetime.fromtimestamp(float(document["time"]), UTC))
+
+
+def _complain(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the planned reboot is not looked after any more", exc_info=error)

@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The gates of the update policy. Each looks at one thing and says one sentence; None where it has nothing to say.
+
+A gate that refuses names the moment from which on it would not, supposed that nothing else changes, or what has to
+happen. It must hold then, and must not ask for a moment that has passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from ..errors import BootcdError
+from ..model import ImageReference
+from ..schedule import DAYS
+from . import rollout, windows
+from .results import CheckResult, DeploymentInfo
+from .rules import STEPS, Facts, Rules, Verdict
+
+BOOT_SPREAD = timedelta(minutes=30)
+"""In so much time, those machines ask that missed their moment because they were off."""
+MIN_RETRY = timedelta(minutes=10)
+"""Nothing is tried again sooner, whatever the configuration says."""
+
+Gate = Callable[[Facts, Rules, str, datetime], Verdict | None]
+
+
+def manual(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict:
+    """How far the machine may go alone."""
+    if STEPS.index(step) < rules.level:
+        return Verdict("manual", True, f"This step is done alone, since 'automatic' is {rules.automatic}.")
+    return Verdict("manual", False, f"This step is left to people, since 'automatic' is {rules.automatic}.",
+                   waits="a person does it")
+
+
+def due(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict:
+    """Whether there is anything to do."""
+    if _tracked(facts) is None:
+        return Verdict("nothing", False, "No image is followed here.", waits="something is installed")
+    return _DUE[step](facts, rules, now)
+
+
+def _check_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
+    """Each machine has its own moments, so that a fleet does not ask at once; one that missed its moment asks soon
+    after it has started, and not all do together."""
+    last = rollout.moment(facts.status.update_time)
+    booted, interval = facts.around.booted, rules.check_interval
+    if last is not None and last > now:
+        return Verdict("interval", True, "The source was asked in the future: the clock was put back, and it is asked "
+                       "again.")
+    ready = now if last is None else _slot(facts, interval, last + interval / 2)
+    if booted is not None and ready <= max(booted, now) and (last is None or ready < booted):
+        spread = min(BOOT_SPREAD, interval / 4)
+        ready = booted + spread * rollout.fraction(facts.around.machine_id, "boot")
+    asked = f"was asked at {_shown(last, rules)}" if last is not None else "was never asked"
+    if ready <= now:
+        return Verdict("interval", True, f"The source {asked}, so it is time to ask.")
+    return Verdict("interval", False, f"The source {asked}; the next moment of this machine is {_shown(ready, rules)}.",
+                   ready)
+
+
+def _slot(facts: Facts, interval: timedelta, after: datetime) -> datetime:
+    """The first moment of this machine from `after` on."""
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    first = epoch + interval * rollout.fraction(facts.around.machine_id, "check")
+    return first - (first - after) // interval * interval
+
+
+def _download_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
+    update, staged = facts.status.update, facts.status.with_role("staged")
+    if update is None or not (update.available or update.staged):
+        return Verdict("update", False, "No newer image is known.", waits="a check finds a newer image")
+    name = _name(update)
+    if update.staged:
+        return Verdict("update", False, f"{name} is downloaded already.", waits="a check finds a newer image")
+    if staged is not None and not staged.download_only:
+        return Verdict("update", False, f"Version {_version(staged)} is staged, and only staging replaces it.",
+                       waits="a check finds a newer image when nothing is staged")
+    if not _is_missing(update):
+        return Verdict("update", False, f"All of {name} is here already.", waits="a check finds a newer image")
+    return Verdict("update", True, f"{name} is available.")
+
+
+def _stage_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
+    update, staged = facts.status.update, facts.status.with_role("staged")
+    newer = update is not None and update.available
+    if newer and update is not None and ((staged is not None and not staged.download_only) or not _is_missing(update)):
+        return Verdict("update", True, f"{_name(update)} is available and takes the place of what is staged."
+                       if staged is not None else f"All of {_name(update)} is here.")
+    if newer:
+        return Verdict("update", False, "The newer image is not downloaded yet.", waits="it is downloaded")
+    if staged is None:
+        return Verdict("update", False, "Nothing is downloaded that could be staged.", waits="something is downloaded")
+    if not staged.download_only:
+        return Verdict("update", False, f"Version {_version(staged)} is staged already.",
+                       waits="a check finds a newer image")
+    return Verdict("update", True, f"Version {_version(staged)} is downloaded.")
+
+
+def _reboot_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
+    """Only for what is staged: a rollback or a reset is the matter of who asked for it."""
+    status = facts.status
+    staged, booted = status.with_role("staged"), status.with_role("booted")
+    if booted is None:
+        return Verdict("update", False, "No deployment of this installation runs.", waits="one is booted")
+    if any(info.reset for info in status.deployments):
+        return Verdict("reset", False, "The next shutdown makes /etc or /var anew, and a person decides when.",
+                       waits="a person reboots")
+    if staged is None or staged.download_only:
+        return Verdict("update", False, "Nothing is staged that a reboot would bring.", waits="something is staged")
+    return Verdict("update", True, f"Version {_version(staged)} is staged.")
+
+
+_DUE: dict[str, Callable[[Facts, Rules, datetime], Verdict]] = {
+    "check": _check_due, "download": _download_due, "stage": _stage_due, "reboot": _reboot_due}
+
+
+def not_finalized(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """A shutdown that did not do its work would not do it the next time: no loop of reboots."""
+    staged, last, booted = facts.status.with_role("staged"), facts.status.last, facts.around.booted
+    if step != "reboot" or staged is None or staged.download_only:
+        return None
+    if last is not None and last.verb == "finalize" and last.state != "succeeded":
+        return Verdict("finalize", False, f"The last shutdown could not make it boot: {_sentence(last.message)}",
+                       waits="something else is staged, or a person reboots")
+    since = rollout.moment(staged.staged)
+    if booted is not None and since is not None and since < booted:
+        return Verdict("finalize", False, "It was staged before this boot already, and the shutdown did not make it "
+                       "boot.", waits="something else is staged, or a person reboots")
+    return Verdict("finalize", True, "It was staged in this boot.")
+
+
+def rejected(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """Never twice the same image."""
+    update = _subject(facts, step)
+    if update is None or not update.available:
+        return None
+    if update.rejected:
+        return Verdict("rejected", False, f"The image is not taken: {_sentence(update.rejected)}",
+                       waits="another image is offered")
+    return Verdict("rejected", True, "The image was not rejected here.")
+
+
+def tried(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """Not the same again at once, when it has led to nothing."""
+    digest, when = facts.tried.get(step, ("", None))
+    if when is None or when > now or digest != target(facts, step):
+        return None
+    asked = rollout.moment(facts.status.update_time)
+    if step == "check" and asked is not None and asked >= when - timedelta(seconds=1):
+        return None
+    again = when + max(rules.cool_down, MIN_RETRY)
+    if again <= now:
+        return None
+    return Verdict("tried", False, f"It was tried at {_shown(when, rules)} and has led to nothing.", again)
+
+
+def cool_down(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """Some peace after what went wrong."""
+    status = facts.status
+    events: list[tuple[datetime | None, str]] = []
+    last = status.last
+    if last is not None and step != "check":
+        ended = rollout.moment(last.ended)
+        if last.state == "failed" and last.verb in ("upgrade", "check", "switch", "finalize"):
+            events.append((ended, f"The last {last.verb} failed: {_sentence(last.message)}"))
+        if last.state == "succeeded" and last.verb in ("rollback", "unstage"):
+            events.append((ended, f"Somebody has asked for '{last.verb}' lately."))
+    if status.fell_back_from and step != "check":
+        events.append((facts.around.booted, "The machine fell back from a version that does not work here."))
+    for when, text in events:
+        if when is not None and when <= now < when + rules.cool_down:
+            return Verdict("cool-down", False, text, when + rules.cool_down)
+    return Verdict("cool-down", True, "Nothing went wrong lately.") if step != "check" else None
+
+
+def health(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """What boots next does not rest on what is not proven."""
+    booted = facts.status.with_role("booted")
+    if step not in ("stage", "reboot") or booted is None:
+        return None
+    if booted.health == "bad":
+        return Verdict("health", False, f"The running deployment is bad: {_sentence(booted.health_reason)}",
+                       waits="a person decides what takes its place")
+    if booted.on_trial and not rules.upgrade_untried:
+        return Verdict("health", False, "The boot of the running deployment is not complete yet.",
+                       waits="its boot is complete")
+    return Verdict("health", True, "The running deployment is not known to be bad.")
+
+
+def min_age(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """Others find out first whether an image is any good."""
+    update = _subject(facts, step)
+    if update is None or not rules.min_age:
+        return None
+    created, seen = rollout.moment(update.created), rollout.moment(update.seen)
+    # A time of creation that lies behind the one at which the image was seen is made up.
+    born = created if created is not None and (seen is None or created <= seen) else seen
+    if born is None:
+        return Verdict("min-age", True, "Nobody tells how old the image is.")
+    what = "was built" if born == created else "was first seen here"
+    if now >= born + rules.min_age:
+        return Verdict("min-age", True, f"The image {what} at {_shown(born, rules)} and is old enough.")
+    return Verdict("min-age", False, f"The image {what} at {_shown(born, rules)} and is too new.", born + rules.min_age)
+
+
+def phased(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """A fleet takes an image bit by bit, if the image says so. What it says wrongly holds it back: whoever wrote it did
+    not want everybody to take it at once."""
+    update = _subject(facts, step)
+    if update is None:
+        return None
+    try:
+        plan = rollout.read(update.rollout, rollout.moment(update.created))
+    except rollout.RolloutError as error:
+        return Verdict("rollout", False, f"It cannot be told when it is the turn of this machine: {error}.",
+                       waits="the image is published with annotations that make sense")
+    strange = rollout.unknown(update.rollout)
+    also = f" Nobody here knows what {strange[0]} is." if strange else ""
+    if plan is None:
+        return Verdict("rollout", True, f"The image is for everybody at once.{also}") if also else None
+    place = rollout.place(facts.around.machine_id, update.config_digest or update.manifest_digest, rules.wariness)
+    share = f"The image is for {plan.share(now) * 100:.0f} percent of the machines by now"
+    if plan.takes(place, now):
+        return Verdict("rollout", True, f"{share}, and this is one of them.{also}")
+    turn = plan.turn(place)
+    if turn is None:
+        return Verdict("rollout", False, f"{share}, and this is none of them.{also}",
+                       waits="the image is published for more machines")
+    return Verdict("rollout", False, f"{share}; it is this one's turn at {_shown(turn, rules)}.{also}", turn)
+
+
+def window(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """The time that people have set aside. A reboot has to begin in it, not only its warning."""
+    those = rules.windows[step]
+    if not those:
+        return None
+    lasting = rules.warning if step == "reboot" else timedelta()
+    when = windows.next_open(those, rules.zone, now, lasting)
+    if when is not None and when <= now:
+        return Verdict("window", True, f"A {step} window is open.")
+    if when is None:
+        return Verdict("window", False, f"No {step} window is long enough for the warning before it.",
+                       waits="the windows or the warning change")
+    why = ("closes too soon for the warning" if windows.is_open(those, rules.zone, now) else "is not open")
+    return Verdict("window", False, f"The {step} window {why}; the next begins at {_shown(when, rules)}.", when)
+
+
+def metered(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """Nobody pays for what nobody asked for."""
+    if rules.metered == "allow" or not (step == "check" or _downloads(facts, step)) or not _is_remote(facts):
+        return None
+    if facts.around.metered is None:
+        return Verdict("metered", True, "Nobody tells whether the connection is metered.")
+    if not facts.around.metered:
+        return Verdict("metered", True, "The connection is not metered.")
+    if step == "check" and rules.metered != "never":
+        return Verdict("metered", True, "The connection is metered, and a check costs little.")
+    return Verdict("metered", False, "The connection is metered.", waits="there is another connection")
+
+
+def battery(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """Nothing runs dry in the middle."""
+    around = facts.around
+    if step == "check" or not rules.min_battery:
+        return None
+    if around.on_battery is None:
+        return Verdict("battery", True, "Nobody tells where the power comes from.")
+    if not around.on_battery:
+        return Verdict("battery", True, "The power comes from the mains.")
+    left = f"with {around.battery} percent left" if around.battery is not None else "and nobody tells how much is left"
+    if rules.min_battery < 100 and around.battery is not None and around.battery >= rules.min_battery:
+        return Verdict("battery", True, f"The machine runs on battery, {left}.")
+    return Verdict("battery", False, f"The machine runs on battery, {left}.", waits="the battery is charged")
+
+
+def power_saver(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """Whoever saves power does not want work that can wait."""
+    if step not in ("download", "stage"):
+        return None
+    if facts.around.power_saver is None:
+        return Verdict("power-saver", True, "Nobody tells of a power profile.")
+    if facts.around.power_saver:
+        return Verdict("power-saver", False, "The power profile is power-saver.", waits="the power profile changes")
+    return Verdict("power-saver", True, "The power profile is not power-saver.")
+
+
+def load(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """A machine that is at work is left alone."""
+    if step == "check" or not rules.max_load or facts.around.load is None:
+        return None
+    text = f"The load is {facts.around.load:.2f} for each processor, and {rules.max_load:g} is the most."
+    return Verdict("load", facts.around.load <= rules.max_load, text,
+                   waits="" if facts.around.load <= rules.max_load else "the machine has less to do")
+
+
+def users(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """Nobody loses what he is working on."""
+    if step != "reboot" or rules.idle_users == timedelta():
+        return None
+    if facts.around.users is None:
+        return Verdict("users", True, "Nobody tells who is logged in.")
+    # Somebody who is idle will be long enough at some time, if nothing changes; somebody who is not, never.
+    times = {user: user.idle + rules.idle_users if user.idle is not None and rules.idle_users is not None else None
+             for user in facts.around.users}
+    holding = {user: when for user, when in times.items() if when is None or when > now}
+    if not holding:
+        return Verdict("users", True, "Nobody is logged in." if not times else "Who is logged in is idle.")
+    names = ", ".join(sorted({user.name for user in holding}))
+    latest = None if None in holding.values() else max(when for when in holding.values() if when is not None)
+    return Verdict("users", False, f"Logged in: {names}.", latest,
+                   "" if latest is not None else "nobody is logged in any more" if rules.idle_users is None
+                   else "nobody is at work any more")
+
+
+def inhibitors(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """Who holds a shutdown back has a reason."""
+    if step != "reboot":
+        return None
+    if facts.around.locks is None:
+        return Verdict("inhibitors", True, "Nobody tells whether a shutdown is held back.")
+    if not facts.around.locks:
+        return Verdict("inhibitors", True, "Nobody holds a shutdown back.")
+    first = facts.around.locks[0]
+    return Verdict("inhibitors", False, f"{first.who} holds a shutdown back: {_sentence(first.why)}",
+                   waits=f"{first.who} lets go")
+
+
+def planned(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """A shutdown that a person has planned is not moved, and one that a person has cancelled does not come back."""
+    if step != "reboot":
+        return None
+    if facts.around.shutdown is not None:
+        return Verdict("planned", False, "Somebody has planned a shutdown for "
+                       f"{_shown(facts.around.shutdown, rules)} already.", waits="that shutdown comes, or is cancelled")
+    staged = facts.status.with_role("staged")
+    if facts.dismissed is not None and staged is not None and facts.dismissed[0] == staged.id:
+        until = facts.dismissed[1]
+        if until > now:
+            return Verdict("planned", False, "Somebody has cancelled the reboot.", until)
+    return Verdict("planned", True, "Nobody has planned or cancelled a shutdown.")
+
+
+def fleetlock(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """One machine of the fleet after the other. What this boot has brought is told first."""
+    if not rules.fleetlock:
+        return None
+    known, retry = facts.fleetlock, facts.fleetlock.retry
+    if not known.steady:
+        why = _sentence(known.problem) if known.problem else "That comes first."
+        return Verdict("fleetlock", False, f"The lock server does not know yet that this machine is up: {why}",
+                       retry if retry is not None and retry > now else None, "" if retry is not None and retry > now
+                       else "the lock server is told")
+    if step != "reboot":
+        return None
+    if retry is not None and retry > now:
+        return Verdict("fleetlock", False, f"The lock server does not let the machine reboot: "
+                       f"{_sentence(known.problem)}", retry)
+    return Verdict("fleetlock", True, "The lock server is asked when it comes to it.")
+
+
+GATES: tuple[Gate, ...] = (
+    manual, due, not_finalized, rejected, tried, cool_down, health, min_age, phased, window, metered, battery,
+    power_saver, load, users, inhibitors, planned, fleetlock)
+"""In the order in which they are told."""
+
+
+# --- what gates look at -----------------------------------------------------------------------------------------------
+
+
+def target(facts: Facts, step: str) -> str:
+    """The manifest digest of the image that a step is about; empty for a check."""
+    staged, update = facts.status.with_role("staged"), facts.status.update
+    if step == "check":
+        return ""
+    if step in ("download", "stage") and update is not None and update.available:
+        return update.manifest_digest
+    return staged.manifest_digest if staged is not None else ""
+
+
+def _subject(facts: Facts, step: str) -> CheckResult | None:
+    """What is known of the image that is downloaded or staged."""
+    update = facts.status.update
+    if step not in ("download", "stage") or update is None or not (update.available or update.staged):
+        return None
+    return update if update.manifest_digest == target(facts, step) else None
+
+
+def _downloads(facts: Facts, step: str) -> bool:
+    update = facts.status.update
+    return step == "download" or (step == "stage" and update is not None and update.available and _is_missing(update))
+
+
+def _is_missing(update: CheckResult) -> bool:
+    return update.layers_missing > 0 or not update.layers
+
+
+def _tracked(facts: Facts) -> DeploymentInfo | None:
+    return next((info for role in ("staged", "booted", "default")
+                 if (info := facts.status.with_role(role)) is not None), None)
+
+
+def _is_remote(facts: Facts) -> bool:
+    tracked = _tracked(facts)
+    try:
+        return tracked is not None and ImageReference.parse(tracked.image).transport == "docker"
+    except BootcdError:
+        return True
+
+
+def _name(update: CheckResult) -> str:
+    return f"Version {update.version}" if update.version else f"Image {update.manifest_digest[:19]}"
+
+
+def _version(info: DeploymentInfo) -> str:
+    return info.version or info.id[:12]
+
+
+def _sentence(text: str) -> str:
+    """Words of others as the end of a sentence."""
+    text = " ".join("".join(char if char.isprintable() else " " for char in text[:300]).split()).rstrip(".")
+    return f"{text}." if text else "nobody says why."
+
+
+def _shown(when: datetime | None, rules: Rules) -> str:
+    if when is None:
+        return "an unknown time"
+    wall = when.astimezone(rules.zone)
+    return f"{DAYS[wall.weekday()]} {wall:%Y-%m-%d %H:%M} {wall.tzname() or ''}".rstrip()
