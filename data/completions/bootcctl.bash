@@ -4,9 +4,8 @@ _bootcctl() {
     local current=${COMP_WORDS[COMP_CWORD]} path=. word index skip= kind=
     local -a given=() global=() kinds=()
     local -A verbs=(
-        [.]='status list explain doctor upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor metrics hooks adopt install health etc kargs image container composefs'
+        [.]='status list explain doctor upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor metrics hooks adopt install health policy etc kargs image container composefs'
         [.hooks.]='run'
-        [.]='status list explain doctor upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor adopt install health policy etc kargs image container composefs'
         [.install.]='to-filesystem to-disk'
         [.health.]='show check'
         [.policy.]='show explain run cancel-reboot'

@@ -211,7 +211,7 @@ class Unattended:
             now = surroundings.now()
             if now > plan.time + LATE:
                 log.warning("The reboot that was planned for %s did not come.", iso(plan.time))
-                await self._take_back("it did not come")
+                await self._forget_plan()
                 return
             if now < plan.time:
                 await self._look(plan)
@@ -238,10 +238,13 @@ class Unattended:
 
     async def _take_back(self, why: str) -> None:
         log.info("The planned reboot is taken back: %s", why)
+        plan = self._plan
         try:
-            await self._logind("CancelScheduledShutdown", "")
-            await self._logind("SetWallMessage", "sb", "", False)
-        except BusError as error:
+            there = await planned_shutdown(self._bus)
+            if plan is not None and there is not None and _is_ours(plan, there):
+                await self._logind("CancelScheduledShutdown", "")
+                await self._logind("SetWallMessage", "sb", "", False)
+        except (BusError, ValueError) as error:
             log.warning("logind does not take the reboot back: %s", error)
         if self._watch is not None and self._watch is not asyncio.current_task():
             self._watch.cancel()
@@ -288,10 +291,10 @@ class Unattended:
             text = self._file.read_text() if self._file is not None else "{}"
             document = json.loads(text)
             plan, dismissed = (_read(document.get(key)) for key in ("plan", "dismissed"))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return
         self._dismissed = dismissed
-        if plan is not None:
+        if plan is not None and plan[1] < surroundings.now() + timedelta(days=2):  # no warning is longer
             self._plan = Plan(*plan)
             self._begin_watch()
 

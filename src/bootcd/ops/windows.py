@@ -35,20 +35,27 @@ def next_open(windows: Sequence[Window], zone: tzinfo, moment: datetime,
     if fits(moment):
         return moment
     # It can only become so at a beginning, or `lasting` before one, or where the clock jumps.
-    found = {when - ahead for when in _openings(windows, zone, moment, lasting) for ahead in (timedelta(), lasting)}
-    return min((when for when in found if when >= moment and fits(when)), default=None)
+    day = moment.astimezone(zone).date() - timedelta(days=1)
+    found: datetime | None = None
+    spare = lasting.days + 2  # what begins on a later day may end, or be `lasting` ahead, on this one
+    for _ in range(_HORIZON + spare):
+        for begin in _openings(windows, zone, datetime(day.year, day.month, day.day)):
+            for when in (begin, begin - lasting):
+                if moment <= when and (found is None or when < found) and fits(when):
+                    found = when
+        day += timedelta(days=1)
+        spare -= found is not None
+        if not spare:
+            break
+    return found
 
 
-def _openings(windows: Sequence[Window], zone: tzinfo, moment: datetime, lasting: timedelta) -> Iterator[datetime]:
-    """Moments at which a window may begin, in no order."""
-    first = moment.astimezone(zone).date() - timedelta(days=1)
-    for number in range(_HORIZON + lasting.days + 2):
-        day = first + timedelta(days=number)
-        midnight = datetime(day.year, day.month, day.day)
-        for begin in {window.begin for window in windows if day.weekday() in window.days} | {0}:
-            for fold in (0, 1):
-                yield (midnight + begin * _MINUTE).replace(tzinfo=zone, fold=fold).astimezone(UTC)
-        yield from _jump(zone, midnight)
+def _openings(windows: Sequence[Window], zone: tzinfo, midnight: datetime) -> Iterator[datetime]:
+    """Moments of a day at which a window may begin, in no order."""
+    for begin in {window.begin for window in windows if midnight.weekday() in window.days} | {0}:
+        for fold in (0, 1):
+            yield (midnight + begin * _MINUTE).replace(tzinfo=zone, fold=fold).astimezone(UTC)
+    yield from _jump(zone, midnight)
 
 
 def _jump(zone: tzinfo, midnight: datetime) -> Iterator[datetime]:
