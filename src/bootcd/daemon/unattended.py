@@ -230,6 +230,7 @@ class Unattended:
                 await self._forget_plan()
                 return
         facts, rules, now = await self._facts()
+        facts = replace(facts, fleetlock=FleetLock(True))  # whose consent this machine has
         # The window has to be open when it reboots; nothing is asked of the time behind that.
         rules = replace(rules, warning=max(plan.time - now, timedelta()))
         step = policy.decide(facts, rules, now).step("reboot")
