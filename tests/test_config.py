@@ -56,6 +56,53 @@ def test_mistakes_are_named(tmp_path: Path, text: str, said: str) -> None:
     assert "bootcd.toml" in str(caught.value)
 
 
+@pytest.mark.parametrize(("line", "said"), [
+    ("automatic = 'yes'", "expected one of none, check, download, stage, reboot"),
+    ("automatic = true", "a string"),
+    ("check-interval = '30s'", "less than a minute"),
+    ("check-interval = 6", "a string"),
+    ("check-interval = 'often'", "'often' is no duration"),
+    ("reboot-windows = ['Sat 02:00-06:00', 'always']", "'always' is no window"),
+    ("download-windows = 'Sat 02:00-06:00'", "list of strings"),
+    ("stage-windows = ['Caturday 02:00-06:00']", "'Caturday' is no day"),
+    ("check-windows = ['02:00-25:00']", "from 00:00 to 24:00"),
+    ("time-zone = 'Europe/Atlantis'", "no time zone that this machine knows"),
+    ("time-zone = '../../etc/passwd'", "no time zone"),
+    ("time-zone = 'Europe'", "no time zone"),
+    ("min-age = '-1d'", "no duration"),
+    ("wariness = 1.1", "0.0 to 1.0"), ("wariness = 'much'", "a number"), ("wariness = nan", "a number"),
+    ("wariness = -1", "negative"), ("wariness = inf", "0.0 to 1.0"),
+    ("min-battery = 101", "0 to 100"), ("min-battery = 1.5", "an integer"),
+    ("max-load = -0.5", "negative"), ("max-load = true", "a number"),
+    ("idle-users = 'never'", "no duration"), ("cool-down = ''", "no duration"),
+    ("reboot-warning = '2d'", "more than a day"),
+    ("fleetlock = 'lock.example'", "no address"), ("fleetlock = 'ftp://lock.example'", "no address"),
+    ("fleetlock = 'https://user:secret@lock.example'", "no address"), ("fleetlock = 'https://[::1'", "no address"),
+    ("fleetlock = 'https://lock.example:port'", "no address"),
+    ("fleetlock = 'https://lock.example/?x=1'", "no address"),
+    ("fleetlock-group = 'web servers'", "no group"), ("fleetlock-group = ''", "no group"),
+])
+def test_mistakes_of_the_update_policy_are_named(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "bootcd.toml").write_text(f"[update]\n{line}\n")
+    with pytest.raises(ConfigError, match=said) as caught:
+        config.load([tmp_path / "bootcd.toml"])
+    assert str(caught.value).startswith(f"{tmp_path}/bootcd.toml: [update] {line.partition(' ')[0]}: ")
+
+
+def test_the_update_policy_is_read(tmp_path: Path) -> None:
+    (tmp_path / "bootcd.toml").write_text("""[update]
+automatic = "reboot"
+check-interval = "1d 12h"
+reboot-windows = ["Sat,Sun 02:00-06:00"]
+time-zone = "Europe/Berlin"
+wariness = 1
+fleetlock = "http://10.0.0.1:3333/base"
+""")
+    assert config.load([tmp_path / "bootcd.toml"]) == config.Config(
+        update_automatic="reboot", update_check_interval="1d 12h", update_reboot_windows=("Sat,Sun 02:00-06:00",),
+        update_time_zone="Europe/Berlin", update_wariness=1.0, update_fleetlock="http://10.0.0.1:3333/base")
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff")
     (tmp_path / "loop.toml").symlink_to("loop.toml")

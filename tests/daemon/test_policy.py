@@ -125,7 +125,7 @@ def test_the_whole_way(machine: Machine) -> None:
             assert logind.planned is None
             assert "Somebody has cancelled the reboot." in machine.refusals("reboot")
             assert machine("cancel-reboot") == "No reboot is planned.\n"
-            assert machine("run") == "Nothing is to be done now.\n"
+            assert json.loads(machine("run", "--json"))["done"] == "Nothing is to be done now."
     assert machine.locks.steps[-2:] == ["pre-reboot", "steady-state"]
     requests: list[Any] = machine.server.paths()
     assert requests.count("/v2/os/manifests/1") >= 3

@@ -134,13 +134,16 @@ def test_each_machine_checks_at_moments_of_its_own() -> None:
     assert 8 * HOUR < max(moments) < 9 * HOUR
 
 
-def test_a_machine_that_missed_its_moment_checks_soon_after_it_has_started_but_not_with_all_others() -> None:
-    known = seeing(facts(update_time=(NOW - timedelta(days=30)).isoformat()), booted=NOW)
+@pytest.mark.parametrize(("days", "minutes"), [(1, 60), (30, 10)])
+def test_a_machine_that_missed_its_moment_checks_soon_after_it_has_started_but_not_with_all_others(
+        days: int, minutes: int) -> None:
+    """It hurries when it has not been on for long enough in a while."""
+    known = seeing(facts(update_time=(NOW - timedelta(days=days)).isoformat()), booted=NOW)
     delays = [datetime.fromisoformat(refusal("check", seeing(known, machine_id=f"{number:032x}")).next) - NOW
               for number in range(40)]
-    assert min(delays) < 5 * MINUTE
-    assert 25 * MINUTE < max(delays) <= 30 * MINUTE
-    assert allowed(known, rules(), "check", NOW + 30 * MINUTE)
+    assert min(delays) < minutes * MINUTE / 6
+    assert minutes * MINUTE * 0.8 < max(delays) <= minutes * MINUTE
+    assert allowed(known, rules(), "check", NOW + minutes * MINUTE)
 
 
 def test_a_machine_that_never_asked_does_so() -> None:

@@ -17,8 +17,10 @@ from . import rollout, windows
 from .results import CheckResult, DeploymentInfo
 from .rules import STEPS, Facts, Rules, Verdict
 
-BOOT_SPREAD = timedelta(minutes=30)
+BOOT_SPREAD = timedelta(hours=1)
 """In so much time, those machines ask that missed their moment because they were off."""
+LONG_AGO = timedelta(days=3)
+"""A machine that has not asked for so long hurries: it may be on for only a short time each day."""
 MIN_RETRY = timedelta(minutes=10)
 """Nothing is tried again sooner, whatever the configuration says."""
 
@@ -50,7 +52,7 @@ def _check_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
                        "again.")
     ready = now if last is None else _slot(facts, interval, last + interval / 2)
     if booted is not None and ready <= max(booted, now) and (last is None or ready < booted):
-        spread = min(BOOT_SPREAD, interval / 4)
+        spread = min(BOOT_SPREAD, interval / 6) / (6 if last is None or now - last > LONG_AGO else 1)
         ready = booted + spread * rollout.fraction(facts.around.machine_id, "boot")
     asked = f"was asked at {_shown(last, rules)}" if last is not None else "was never asked"
     if ready <= now:

@@ -35,11 +35,11 @@ def allowed(facts: Facts, rules: Rules, step: str, now: datetime) -> bool:
 def _decide(facts: Facts, rules: Rules, step: str, now: datetime) -> StepInfo:
     verdicts = _verdicts(facts, rules, step, now)
     refusing = [verdict for verdict in verdicts if not verdict.allows]
-    chance, waits = (None, "") if not refusing else _next_chance(facts, rules, step, now)
+    chance, waits = (None, "") if not refusing else next_chance(facts, rules, step, now)
     return StepInfo(step, not refusing, iso(chance), waits, tuple(verdict.info() for verdict in verdicts))
 
 
-def _next_chance(facts: Facts, rules: Rules, step: str, now: datetime) -> tuple[datetime | None, str]:
+def next_chance(facts: Facts, rules: Rules, step: str, now: datetime) -> tuple[datetime | None, str]:
     """The first moment at which all gates would agree if nothing but time went by, or what has to happen."""
     when = now
     for _ in range(_ROUNDS):
