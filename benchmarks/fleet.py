@@ -124,7 +124,7 @@ def show(found: Outcome, machines: int, seconds: float) -> None:
         print(f"  {hours:3} h  {share(found.taken, minute):6.1%}  {wanted(minute):6.1%}   "
               f"canaries {share(found.canaries, minute):6.1%}   cautious {share(found.cautious, minute):6.1%}")
     gaps = [wanted(begin + minute) - share(found.taken, begin + minute) for minute in range(0, 48 * 60, 30)]
-    print(f"  ahead of it: {max(-min(gaps), 0):.2%} at most; behind it: {max(gaps):.1%} at most")
+    print(f"  ahead of it: {max(0.0, -min(gaps)):.1%} at most; behind it: {max(gaps):.1%} at most")
 
 
 # --- the plot ---------------------------------------------------------------------------------------------------------

@@ -186,6 +186,11 @@ def test_other_outcomes_hold_nothing_back() -> None:
         assert allowed(facts(update=update(2), last=last), rules(), "download", NOW), last
 
 
+def test_a_source_that_is_away_keeps_nobody_from_booting_what_is_staged() -> None:
+    for verb in ("check", "upgrade"):
+        assert allowed(facts(STAGED, RUNNING, last=failed(verb)), rules(), "reboot", NOW)
+
+
 def test_and_after_a_fallback() -> None:
     known = seeing(facts(update=update(3), fell_back_from="2"), booted=NOW - 10 * MINUTE)
     gate = refusal("download", known)
@@ -379,6 +384,15 @@ def test_a_step_waits_for_its_window() -> None:
     assert gate.text == ("The reboot window closes too soon for the warning; the next begins at "
                          "Wed 2026-12-02 03:00 UTC.")
     assert refusal("reboot", WAITING, replace(those, warning=2 * HOUR)).waits == "the windows or the warning change"
+
+
+def test_staging_that_has_to_download_waits_for_both_windows() -> None:
+    known = facts(STAGED, RUNNING, update=update(3))
+    those = rules(download_windows=("Mon 02:00-04:00",), stage_windows=("Mon 03:00-05:00",))
+    assert refusal("stage", known, those).text == (
+        "The download window is not open; the next begins at Mon 2026-11-30 02:00 UTC.")
+    assert step("stage", known, those).next == "2026-11-30T03:00:00+00:00"
+    assert "The stage window" in refusal("stage", facts(DOWNLOADED, RUNNING), those).text
 
 
 def test_the_lock_server_comes_first_and_last() -> None:

@@ -13,9 +13,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from bootcd.ops import policy, windows
-from bootcd.ops.gates import target
 from bootcd.ops.results import DeploymentInfo
 from bootcd.ops.rules import STEPS, Facts, Rules, User
+from bootcd.ops.subject import target
 from kit.policy import MACHINE, deployment, digest, facts, rules, seeing, update
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -24,9 +24,9 @@ from ..errors import FormatError, RebootRefused
 from ..ops import policy, surroundings
 from ..ops.decisions import PolicyReport
 from ..ops.fleetlock import FleetLockAnswer
-from ..ops.gates import target
 from ..ops.resultjson import from_json
 from ..ops.rules import STEPS, Facts, FleetLock, Rules, iso
+from ..ops.subject import target
 from ..ops.worker import FLEETLOCK
 from . import wire
 from .bus import Bus

@@ -8,19 +8,13 @@ happen. It must hold then, and must not ask for a moment that has passed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from ..errors import BootcdError
-from ..model import ImageReference
-from ..schedule import DAYS
 from . import rollout, windows
-from .results import CheckResult, DeploymentInfo
+from .due import due
 from .rules import STEPS, Facts, Rules, Verdict
+from .subject import downloads, is_remote, sentence, shown, subject, target
 
-BOOT_SPREAD = timedelta(hours=1)
-"""In so much time, those machines ask that missed their moment because they were off."""
-LONG_AGO = timedelta(days=3)
-"""A machine that has not asked for so long hurries: it may be on for only a short time each day."""
 MIN_RETRY = timedelta(minutes=10)
 """Nothing is tried again sooner, whatever the configuration says."""
 
@@ -35,95 +29,13 @@ def manual(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict:
                    waits="a person does it")
 
 
-def due(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict:
-    """Whether there is anything to do."""
-    if _tracked(facts) is None:
-        return Verdict("nothing", False, "No image is followed here.", waits="something is installed")
-    return _DUE[step](facts, rules, now)
-
-
-def _check_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
-    """Each machine has its own moments, so that a fleet does not ask at once; one that missed its moment asks soon
-    after it has started, and not all do together."""
-    last = rollout.moment(facts.status.update_time)
-    booted, interval = facts.around.booted, rules.check_interval
-    if last is not None and last > now:
-        return Verdict("interval", True, "The source was asked in the future: the clock was put back, and it is asked "
-                       "again.")
-    ready = now if last is None else _slot(facts, interval, last + interval / 2)
-    if booted is not None and ready <= max(booted, now) and (last is None or ready < booted):
-        spread = min(BOOT_SPREAD, interval / 6) / (6 if last is None or now - last > LONG_AGO else 1)
-        ready = booted + spread * rollout.fraction(facts.around.machine_id, "boot")
-    asked = f"was asked at {_shown(last, rules)}" if last is not None else "was never asked"
-    if ready <= now:
-        return Verdict("interval", True, f"The source {asked}, so it is time to ask.")
-    return Verdict("interval", False, f"The source {asked}; the next moment of this machine is {_shown(ready, rules)}.",
-                   ready)
-
-
-def _slot(facts: Facts, interval: timedelta, after: datetime) -> datetime:
-    """The first moment of this machine from `after` on."""
-    epoch = datetime(1970, 1, 1, tzinfo=UTC)
-    first = epoch + interval * rollout.fraction(facts.around.machine_id, "check")
-    return first - (first - after) // interval * interval
-
-
-def _download_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
-    update, staged = facts.status.update, facts.status.with_role("staged")
-    if update is None or not (update.available or update.staged):
-        return Verdict("update", False, "No newer image is known.", waits="a check finds a newer image")
-    name = _name(update)
-    if update.staged:
-        return Verdict("update", False, f"{name} is downloaded already.", waits="a check finds a newer image")
-    if staged is not None and not staged.download_only:
-        return Verdict("update", False, f"Version {_version(staged)} is staged, and only staging replaces it.",
-                       waits="a check finds a newer image when nothing is staged")
-    if not _is_missing(update):
-        return Verdict("update", False, f"All of {name} is here already.", waits="a check finds a newer image")
-    return Verdict("update", True, f"{name} is available.")
-
-
-def _stage_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
-    update, staged = facts.status.update, facts.status.with_role("staged")
-    newer = update is not None and update.available
-    if newer and update is not None and ((staged is not None and not staged.download_only) or not _is_missing(update)):
-        return Verdict("update", True, f"{_name(update)} is available and takes the place of what is staged."
-                       if staged is not None else f"All of {_name(update)} is here.")
-    if newer:
-        return Verdict("update", False, "The newer image is not downloaded yet.", waits="it is downloaded")
-    if staged is None:
-        return Verdict("update", False, "Nothing is downloaded that could be staged.", waits="something is downloaded")
-    if not staged.download_only:
-        return Verdict("update", False, f"Version {_version(staged)} is staged already.",
-                       waits="a check finds a newer image")
-    return Verdict("update", True, f"Version {_version(staged)} is downloaded.")
-
-
-def _reboot_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
-    """Only for what is staged: a rollback or a reset is the matter of who asked for it."""
-    status = facts.status
-    staged, booted = status.with_role("staged"), status.with_role("booted")
-    if booted is None:
-        return Verdict("update", False, "No deployment of this installation runs.", waits="one is booted")
-    if any(info.reset for info in status.deployments):
-        return Verdict("reset", False, "The next shutdown makes /etc or /var anew, and a person decides when.",
-                       waits="a person reboots")
-    if staged is None or staged.download_only:
-        return Verdict("update", False, "Nothing is staged that a reboot would bring.", waits="something is staged")
-    return Verdict("update", True, f"Version {_version(staged)} is staged.")
-
-
-_DUE: dict[str, Callable[[Facts, Rules, datetime], Verdict]] = {
-    "check": _check_due, "download": _download_due, "stage": _stage_due, "reboot": _reboot_due}
-
-
 def not_finalized(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
     """A shutdown that did not do its work would not do it the next time: no loop of reboots."""
     staged, last, booted = facts.status.with_role("staged"), facts.status.last, facts.around.booted
     if step != "reboot" or staged is None or staged.download_only:
         return None
     if last is not None and last.verb == "finalize" and last.state != "succeeded":
-        return Verdict("finalize", False, f"The last shutdown could not make it boot: {_sentence(last.message)}",
+        return Verdict("finalize", False, f"The last shutdown could not make it boot: {sentence(last.message)}",
                        waits="something else is staged, or a person reboots")
     since = rollout.moment(staged.staged)
     if booted is not None and since is not None and since < booted:
@@ -134,11 +46,11 @@ def not_finalized(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdi
 
 def rejected(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
     """Never twice the same image."""
-    update = _subject(facts, step)
+    update = subject(facts, step)
     if update is None or not update.available:
         return None
     if update.rejected:
-        return Verdict("rejected", False, f"The image is not taken: {_sentence(update.rejected)}",
+        return Verdict("rejected", False, f"The image is not taken: {sentence(update.rejected)}",
                        waits="another image is offered")
     return Verdict("rejected", True, "The image was not rejected here.")
 
@@ -154,7 +66,7 @@ def tried(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | Non
     again = when + max(rules.cool_down, MIN_RETRY)
     if again <= now:
         return None
-    return Verdict("tried", False, f"It was tried at {_shown(when, rules)} and has led to nothing.", again)
+    return Verdict("tried", False, f"It was tried at {shown(when, rules)} and has led to nothing.", again)
 
 
 def cool_down(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
@@ -164,8 +76,9 @@ def cool_down(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict |
     last = status.last
     if last is not None and step != "check":
         ended = rollout.moment(last.ended)
-        if last.state == "failed" and last.verb in ("upgrade", "check", "switch", "finalize"):
-            events.append((ended, f"The last {last.verb} failed: {_sentence(last.message)}"))
+        # A source that cannot be reached, and is asked again and again, is no reason not to boot what is staged.
+        if last.state == "failed" and last.verb in ("upgrade", "check", "switch", "finalize") and step != "reboot":
+            events.append((ended, f"The last {last.verb} failed: {sentence(last.message)}"))
         if last.state == "succeeded" and last.verb in ("rollback", "unstage"):
             events.append((ended, f"Somebody has asked for '{last.verb}' lately."))
     if status.fell_back_from and step != "check":
@@ -182,7 +95,7 @@ def health(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | No
     if step not in ("stage", "reboot") or booted is None:
         return None
     if booted.health == "bad":
-        return Verdict("health", False, f"The running deployment is bad: {_sentence(booted.health_reason)}",
+        return Verdict("health", False, f"The running deployment is bad: {sentence(booted.health_reason)}",
                        waits="a person decides what takes its place")
     if booted.on_trial and not rules.upgrade_untried:
         return Verdict("health", False, "The boot of the running deployment is not complete yet.",
@@ -192,7 +105,7 @@ def health(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | No
 
 def min_age(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
     """Others find out first whether an image is any good."""
-    update = _subject(facts, step)
+    update = subject(facts, step)
     if update is None or not rules.min_age:
         return None
     created, seen = rollout.moment(update.created), rollout.moment(update.seen)
@@ -202,14 +115,14 @@ def min_age(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | N
         return Verdict("min-age", True, "Nobody tells how old the image is.")
     what = "was built" if born == created else "was first seen here"
     if now >= born + rules.min_age:
-        return Verdict("min-age", True, f"The image {what} at {_shown(born, rules)} and is old enough.")
-    return Verdict("min-age", False, f"The image {what} at {_shown(born, rules)} and is too new.", born + rules.min_age)
+        return Verdict("min-age", True, f"The image {what} at {shown(born, rules)} and is old enough.")
+    return Verdict("min-age", False, f"The image {what} at {shown(born, rules)} and is too new.", born + rules.min_age)
 
 
 def phased(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
     """A fleet takes an image bit by bit, if the image says so. What it says wrongly holds it back: whoever wrote it did
     not want everybody to take it at once."""
-    update = _subject(facts, step)
+    update = subject(facts, step)
     if update is None:
         return None
     try:
@@ -229,28 +142,33 @@ def phased(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | No
     if turn is None:
         return Verdict("rollout", False, f"{share}, and this is none of them.{also}",
                        waits="the image is published for more machines")
-    return Verdict("rollout", False, f"{share}; it is this one's turn at {_shown(turn, rules)}.{also}", turn)
+    return Verdict("rollout", False, f"{share}; it is this one's turn at {shown(turn, rules)}.{also}", turn)
 
 
 def window(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
-    """The time that people have set aside. A reboot has to begin in it, not only its warning."""
+    """The time that people have set aside. A reboot has to begin in it, not only its warning; and staging that has to
+    download has two."""
+    names = ("download", "stage") if step == "stage" and downloads(facts, step) else (step,)
+    found = [_window(name, rules, now) for name in names if rules.windows[name]]
+    return next((verdict for verdict in found if not verdict.allows), found[0] if found else None)
+
+
+def _window(step: str, rules: Rules, now: datetime) -> Verdict:
     those = rules.windows[step]
-    if not those:
-        return None
     lasting = rules.warning if step == "reboot" else timedelta()
     when = windows.next_open(those, rules.zone, now, lasting)
-    if when is not None and when <= now:
-        return Verdict("window", True, f"A {step} window is open.")
     if when is None:
         return Verdict("window", False, f"No {step} window is long enough for the warning before it.",
                        waits="the windows or the warning change")
+    if when <= now:
+        return Verdict("window", True, f"A {step} window is open.")
     why = ("closes too soon for the warning" if windows.is_open(those, rules.zone, now) else "is not open")
-    return Verdict("window", False, f"The {step} window {why}; the next begins at {_shown(when, rules)}.", when)
+    return Verdict("window", False, f"The {step} window {why}; the next begins at {shown(when, rules)}.", when)
 
 
 def metered(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
     """Nobody pays for what nobody asked for."""
-    if rules.metered == "allow" or not (step == "check" or _downloads(facts, step)) or not _is_remote(facts):
+    if rules.metered == "allow" or not (step == "check" or downloads(facts, step)) or not is_remote(facts):
         return None
     if facts.around.metered is None:
         return Verdict("metered", True, "Nobody tells whether the connection is metered.")
@@ -324,7 +242,7 @@ def inhibitors(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict 
     if not facts.around.locks:
         return Verdict("inhibitors", True, "Nobody holds a shutdown back.")
     first = facts.around.locks[0]
-    return Verdict("inhibitors", False, f"{first.who} holds a shutdown back: {_sentence(first.why)}",
+    return Verdict("inhibitors", False, f"{first.who} holds a shutdown back: {sentence(first.why)}",
                    waits=f"{first.who} lets go")
 
 
@@ -334,7 +252,7 @@ def planned(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | N
         return None
     if facts.around.shutdown is not None:
         return Verdict("planned", False, "Somebody has planned a shutdown for "
-                       f"{_shown(facts.around.shutdown, rules)} already.", waits="that shutdown comes, or is cancelled")
+                       f"{shown(facts.around.shutdown, rules)} already.", waits="that shutdown comes, or is cancelled")
     staged = facts.status.with_role("staged")
     if facts.dismissed is not None and staged is not None and facts.dismissed[0] == staged.id:
         until = facts.dismissed[1]
@@ -349,7 +267,7 @@ def fleetlock(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict |
         return None
     known, retry = facts.fleetlock, facts.fleetlock.retry
     if not known.steady:
-        why = _sentence(known.problem) if known.problem else "That comes first."
+        why = sentence(known.problem) if known.problem else "That comes first."
         return Verdict("fleetlock", False, f"The lock server does not know yet that this machine is up: {why}",
                        retry if retry is not None and retry > now else None, "" if retry is not None and retry > now
                        else "the lock server is told")
@@ -357,7 +275,7 @@ def fleetlock(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict |
         return None
     if retry is not None and retry > now:
         return Verdict("fleetlock", False, f"The lock server does not let the machine reboot: "
-                       f"{_sentence(known.problem)}", retry)
+                       f"{sentence(known.problem)}", retry)
     return Verdict("fleetlock", True, "The lock server is asked when it comes to it.")
 
 
@@ -365,67 +283,3 @@ GATES: tuple[Gate, ...] = (
     manual, due, not_finalized, rejected, tried, cool_down, health, min_age, phased, window, metered, battery,
     power_saver, load, users, inhibitors, planned, fleetlock)
 """In the order in which they are told."""
-
-
-# --- what gates look at -----------------------------------------------------------------------------------------------
-
-
-def target(facts: Facts, step: str) -> str:
-    """The manifest digest of the image that a step is about; empty for a check."""
-    staged, update = facts.status.with_role("staged"), facts.status.update
-    if step == "check":
-        return ""
-    if step in ("download", "stage") and update is not None and update.available:
-        return update.manifest_digest
-    return staged.manifest_digest if staged is not None else ""
-
-
-def _subject(facts: Facts, step: str) -> CheckResult | None:
-    """What is known of the image that is downloaded or staged."""
-    update = facts.status.update
-    if step not in ("download", "stage") or update is None or not (update.available or update.staged):
-        return None
-    return update if update.manifest_digest == target(facts, step) else None
-
-
-def _downloads(facts: Facts, step: str) -> bool:
-    update = facts.status.update
-    return step == "download" or (step == "stage" and update is not None and update.available and _is_missing(update))
-
-
-def _is_missing(update: CheckResult) -> bool:
-    return update.layers_missing > 0 or not update.layers
-
-
-def _tracked(facts: Facts) -> DeploymentInfo | None:
-    return next((info for role in ("staged", "booted", "default")
-                 if (info := facts.status.with_role(role)) is not None), None)
-
-
-def _is_remote(facts: Facts) -> bool:
-    tracked = _tracked(facts)
-    try:
-        return tracked is not None and ImageReference.parse(tracked.image).transport == "docker"
-    except BootcdError:
-        return True
-
-
-def _name(update: CheckResult) -> str:
-    return f"Version {update.version}" if update.version else f"Image {update.manifest_digest[:19]}"
-
-
-def _version(info: DeploymentInfo) -> str:
-    return info.version or info.id[:12]
-
-
-def _sentence(text: str) -> str:
-    """Words of others as the end of a sentence."""
-    text = " ".join("".join(char if char.isprintable() else " " for char in text[:300]).split()).rstrip(".")
-    return f"{text}." if text else "nobody says why."
-
-
-def _shown(when: datetime | None, rules: Rules) -> str:
-    if when is None:
-        return "an unknown time"
-    wall = when.astimezone(rules.zone)
-    return f"{DAYS[wall.weekday()]} {wall:%Y-%m-%d %H:%M} {wall.tzname() or ''}".rstrip()
