@@ -56,11 +56,37 @@ def measure(report: Report, work: Path, run: Callable[[list[str]], Run], repeat:
         with RegistryServer(work / "registry") as registry:
             push(made, f"{registry.address}/os:1")
             kept, without, alone = compare(f"{registry.address}/os:1", (3, True), (3, False), (1, True))
+            others = list(peers(registry.address, work, run, repeat))
         report.ratio(f"loopback, {what}: bytes are kept", kept, without, "<= 1.05 x", " (not)")
         report.ratio("  three at a time", kept, alone, "<= 1.0 x", " (one)")
+        for name, theirs in others:
+            report.ratio(f"  against {name}", kept, theirs, "<= 1.0 x", f" ({name.split()[0]})")
     with link(made, work / "link") as address:
         together, alone = compare(f"{address}/os:1", (3, True), (1, True))
     report.ratio(f"{RATE >> 20} MiB/s for a connection: three at a time", together, alone, "<= 0.6 x", " (one)")
+
+
+def peers(address: str, work: Path, run: Callable[[list[str]], Run], repeat: int) -> Iterator[tuple[str, Run]]:
+    """What others take for the same image: skopeo stores the layers as they come, cfsctl does what we do."""
+    reference = f"docker://{address}/os:1"
+    if shutil.which("skopeo"):
+        copy = ["skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", reference, f"dir:{work}/copy"]
+        yield "skopeo copy to dir:", _fastest(lambda: _fresh(work / "copy"), copy, run, repeat)
+    if shutil.which("cfsctl"):
+        def begin() -> None:
+            _fresh(work / "cfsctl")
+            subprocess.run(["cfsctl", "--repo", work / "cfsctl", "init", "--insecure"], check=True, capture_output=True)
+
+        pull = ["cfsctl", "--repo", str(work / "cfsctl"), "oci", "pull", reference, "bench"]
+        yield "cfsctl oci pull", _fastest(begin, pull, run, repeat)
+
+
+def _fastest(begin: Callable[[], None], command: list[str], run: Callable[[list[str]], Run], repeat: int) -> Run:
+    runs = []
+    for _ in range(repeat):
+        begin()
+        runs.append(run(command))
+    return min(runs, key=lambda one: one.seconds)
 
 
 def image(size: int) -> ImageBuilder:
