@@ -134,7 +134,7 @@ _bootcctl() {
         [--name]='text'
         [--notices]='directories'
         [--output]='files'
-        [--previous]='directories'
+        [--previous]='files'
         [--report]='files'
         [--root-size]='text'
         [--root-ssh-authorized-keys]='files'

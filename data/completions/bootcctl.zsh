@@ -105,18 +105,18 @@ _bootcctl_container_split_kernel() {
 _bootcctl_container_inspect() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
-        '--rootfs[root directory of the image (default\: /)]:directory:_files -/' \
+        '--rootfs[root directory of the image; or the image itself\: its tar, oci\:DIR\[\:TAG\] and more (default\: /)]:file:_files' \
         '--json[print the result as JSON]'
 }
 
 _bootcctl_container_lint() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
-        '--rootfs[root directory of the image (default\: /)]:directory:_files -/' \
+        '--rootfs[root directory of the image; or the image itself\: its tar, oci\:DIR\[\:TAG\] and more (default\: /)]:file:_files' \
         '--fatal-warnings[fail for warnings as well]' \
         '--skip[leave a lint out; may be repeated]:value: ' \
         '--esp-budget[how much of the boot partition the image may take]:value: ' \
-        '--previous[root directory of the image that comes before this one]:directory:_files -/' \
+        '--previous[the image that comes before this one]:file:_files' \
         '--allow-setuid[paths of programs that may be setuid; may be repeated]:value: ' \
         '--fix[take away what can be without harm, and look again]' \
         '--list[only tell which lints there are, and why]' \

@@ -40,6 +40,13 @@ def write(root: Path, path: str, content: bytes | str = b"", mode: int = 0o644) 
     return target
 
 
+def archive(root: Path, target: Path) -> Path:
+    """Its tar, as other tools make it."""
+    subprocess.run(["tar", "--create", "--file", target, "--directory", root, "--format=pax", "--xattrs", "."],
+                   check=True, capture_output=True)
+    return target
+
+
 def clean_rootfs(root: Path) -> Path:
     """A root directory that every lint is content with."""
     for name in ("boot", "dev", "proc", "run", "sys", "sysroot", "tmp", "var/lib/app", "etc", "usr/bin"):

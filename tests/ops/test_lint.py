@@ -20,12 +20,16 @@ import zstandard
 from bootcd.errors import BootcdError, Refused, UsageError
 from bootcd.formats.erofs.layout import Version
 from bootcd.formats.fsverity import Algorithm
+from bootcd.formats.tree import RegularFile
+from bootcd.ops.imageroot import ImageRoot
+from bootcd.ops.inspect import inspect
 from bootcd.ops.lint import LintReport, lint
 from bootcd.ops.lints.subject import Subject
 from bootcd.ops.lints.table import LINTS
 from bootcd.ops.rootfs import Rootfs
 from bootcd.ops.tools import digests
-from kit.rootfs import INITRD, KERNEL, KVER, MODULES, UKI, Keys, add_uki, clean_rootfs, initrd, write
+from kit.images import MTIME, File, ImageBuilder, Layer
+from kit.rootfs import INITRD, KERNEL, KVER, MODULES, UKI, Keys, add_uki, archive, clean_rootfs, initrd, write
 
 KARGS = "usr/lib/bootc/kargs.d"
 
@@ -131,6 +135,34 @@ def test_a_lint_is_tripped(name: str, root: Path) -> None:
     assert report.fails(warnings=True)
     if fatal:
         assert report.fails(warnings=False)
+    image = lint(Subject(ImageRoot(str(archive(root, root.parent / "root.tar"))), architecture="x86_64"))
+    assert image == report, "its tar has the same findings"
+
+
+def test_an_image_is_looked_at_without_unpacking_it(root: Path, tmp_path: Path, keys: Keys) -> None:
+    add_uki(root, keys=keys)
+    tar = archive(root, tmp_path / "root.tar")
+    ImageBuilder([Layer(tar=tar.read_bytes()), Layer([File("usr/bin/mine", b"x", mode=0o4755)])]).write_layout(
+        tmp_path / "layout", "1")
+    subject = Subject(ImageRoot(f"oci:{tmp_path}/layout:1"), architecture="x86_64")
+    assert found(lint(subject)) == {"setuid", "uki-digest"}, "the layer on top breaks the seal"
+    write(root, "usr/bin/mine", b"x", 0o4755)
+    os.utime(root / "usr/bin/mine", (MTIME, MTIME))
+    os.utime(root / "usr/bin", (MTIME, MTIME))
+    assert inspect(subject) == inspect(Subject(Rootfs(root), architecture="x86_64"))
+    with pytest.raises(UsageError, match="an image is not mended"):
+        lint(subject, fix=True)
+
+
+def test_what_an_image_is_not_asked_for(root: Path, tmp_path: Path) -> None:
+    image = ImageRoot(str(archive(root, tmp_path / "root.tar")))
+    program, name = image.tree.lookup(b"/usr/bin/su"), image.tree.lookup(b"/etc/passwd")
+    assert isinstance(program, RegularFile)
+    assert isinstance(name, RegularFile)
+    with pytest.raises(BootcdError, match=r"root.tar: /usr/bin/su is not among the contents that are kept"):
+        image.read(program)
+    with open(image.open(name), "rb") as file:
+        assert file.read() == image.read(name) == (root / "etc/passwd").read_bytes()
 
 
 def test_the_esp_has_a_budget(root: Path) -> None:

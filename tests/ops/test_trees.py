@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,11 @@ from bootcd.errors import (
     BootcdError,
     DiffIdMismatch,
     DumpError,
+    ImageNotFound,
     LayerConflict,
     NotBootable,
     PolicyError,
+    SourceUnreachable,
     TarError,
     UsageError,
 )
@@ -31,21 +32,18 @@ from bootcd.formats.fsverity import Algorithm, measure
 from bootcd.formats.transform import XattrMode
 from bootcd.formats.treediff import differences
 from bootcd.ops.trees import canonical
+from kit.docker_archives import saved
 from kit.images import Dir, File, Hardlink, ImageBuilder, Layer, Whiteout
 from kit.os_images import os_image
-from kit.rootfs import clean_rootfs, write
+from kit.rootfs import archive, clean_rootfs, write
+from kit.stores import StoreBuilder
+from registry.test_skopeodir import write_copy
 
 POLICY = "etc/selinux/targeted/contexts/files/file_contexts"
 
 
 def digest_of(what: str | Path, version: Version = Version.V1, algorithm: Algorithm = Algorithm.SHA512) -> str:
     return measure(write_image(canonical(os.fspath(what), algorithm), version, algorithm), algorithm).hex()
-
-
-def archive(root: Path, target: Path) -> Path:
-    subprocess.run(["tar", "--create", "--file", target, "--directory", root, "--format=pax", "--xattrs", "."],
-                   check=True, capture_output=True)
-    return target
 
 
 @pytest.fixture
@@ -73,6 +71,24 @@ def test_a_directory_and_its_image(root: Path, tmp_path: Path) -> None:
     tar = archive(root, tmp_path / "root.tar")
     ImageBuilder([Layer(tar=tar.read_bytes(), compression="zstd")]).write_layout(tmp_path / "layout", "v1")
     assert digest_of(f"oci:{tmp_path}/layout:v1") == digest_of(root)
+
+
+def test_an_image_in_every_place(root: Path, tmp_path: Path) -> None:
+    """The same layers, however they are packed there."""
+    tar = archive(root, tmp_path / "root.tar")
+    image = ImageBuilder([Layer(tar=tar.read_bytes(), compression="gzip"), Layer([File("usr/bin/more", b"x" * 100)])])
+    image.write_layout(tmp_path / "layout", "v1")
+    expected = digest_of(f"oci:{tmp_path}/layout:v1")
+    assert digest_of(f"oci-archive:{image.write_archive(tmp_path / 'archive.tar', 'v1')}:v1") == expected
+    assert digest_of(saved(tmp_path / "saved.tar", (image, "quay.io/a/b:1"))) == expected
+    assert digest_of(write_copy(tmp_path / "copy", image)) == expected
+    store = StoreBuilder(tmp_path / "store", ImageBuilder([Layer([Dir("usr"), File("usr/a", b"a" * 1000)])]), "os:1")
+    store_layout = ImageBuilder([Layer([Dir("usr"), File("usr/a", b"a" * 1000)])])
+    store_layout.write_layout(tmp_path / "other", "v1")
+    digests = [measure(write_image(canonical(name, Algorithm.SHA512, boot=False), Version.V1, Algorithm.SHA512),
+                       Algorithm.SHA512) for name in (store.reference("os:1"), f"oci:{tmp_path}/other:v1")]
+    assert digests[0] == digests[1]
+    assert digest_of(f"tar:{tar}") == digest_of(tar)
 
 
 def test_an_image_of_layers(root: Path, tmp_path: Path) -> None:
@@ -137,10 +153,16 @@ def test_a_tar_that_is_cut_off(root: Path, tmp_path: Path) -> None:
         canonical(str(tar), Algorithm.SHA512)
 
 
-@pytest.mark.parametrize("name", ["docker://quay.io/a/b", "containers-storage:x", "dir:/x"])
-def test_other_transports(name: str) -> None:
+def test_an_image_that_is_elsewhere() -> None:
     with pytest.raises(UsageError, match="cannot be read here"):
-        canonical(name, Algorithm.SHA512)
+        canonical("docker://quay.io/a/b", Algorithm.SHA512)
+
+
+@pytest.mark.parametrize("place", ["oci:", "oci-archive:", "docker-archive:", "dir:", "containers-storage:", "tar:"])
+def test_an_image_that_is_not_there(tmp_path: Path, place: str) -> None:
+    name = f"[overlay@{tmp_path}]none" if place == "containers-storage:" else f"{tmp_path}/none"
+    with pytest.raises((SourceUnreachable, ImageNotFound)):
+        canonical(f"{place}{name}", Algorithm.SHA512)
 
 
 def test_a_layer_that_is_another(tmp_path: Path) -> None:

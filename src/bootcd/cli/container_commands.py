@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import LintFailed, UsageError
 from ..formats.erofs.layout import Version
@@ -17,17 +19,20 @@ from ..formats.treediff import differences
 from . import container_output, output
 from .text import printable
 
+if TYPE_CHECKING:
+    from ..ops.imageroot import ImageRoot
+    from ..ops.rootfs import Rootfs
+
 
 def lint(options: Namespace) -> int:
     from ..ops import lint as linting
     from ..ops.lints.subject import Subject
-    from ..ops.rootfs import Rootfs
 
     if options.list:
         container_output.lints()
         return 0
-    previous = Rootfs(Path(options.previous)).tree if options.previous is not None else None
-    subject = Subject(Rootfs(Path(options.rootfs)), options.esp_budget, previous, tuple(options.allow_setuid))
+    previous = _root(options.previous).tree if options.previous is not None else None
+    subject = Subject(_root(options.rootfs), options.esp_budget, previous, tuple(options.allow_setuid))
     report = linting.lint(subject, skip=options.skip, fix=options.fix)
     if options.json:
         output.emit_json(report)
@@ -64,9 +69,8 @@ def compute_digest(options: Namespace) -> int:
 def inspect(options: Namespace) -> int:
     from ..ops import inspect as inspecting
     from ..ops.lints.subject import Subject
-    from ..ops.rootfs import Rootfs
 
-    report = inspecting.inspect(Subject(Rootfs(Path(options.rootfs))))
+    report = inspecting.inspect(Subject(_root(options.rootfs)))
     output.emit_json(report) if options.json else container_output.rootfs(report)
     return 0
 
@@ -113,6 +117,15 @@ def from_rootfs(options: Namespace) -> int:
         compression=options.compression, created=options.created, architecture=options.architecture)
     output.emit_json(made) if options.json else container_output.made(made)
     return 0
+
+
+def _root(name: str) -> Rootfs | ImageRoot:
+    """What is looked at: a directory, or else an image."""
+    from ..ops.imageroot import ImageRoot
+    from ..ops.rootfs import Rootfs
+    from ..ops.trees import is_image
+
+    return ImageRoot(name) if is_image(name) or os.path.isfile(name) else Rootfs(Path(name))
 
 
 def _path(name: str | None) -> Path | None:

@@ -15,12 +15,12 @@ def add_verbs(container: Any, verb: Verb, size: Callable[[str], int],
               formats: Callable[[argparse.ArgumentParser], None]) -> None:
     """Add the verbs to the group; `formats` adds the options for the kind of digest."""
     lint = verb("lint", "container_commands:lint", "look for what would keep an image from working", container)
-    _rootfs(lint)
+    _rootfs(lint, images=True)
     lint.add_argument("--fatal-warnings", action="store_true", help="fail for warnings as well")
     lint.add_argument("--skip", action="append", default=[], metavar="NAME", help="leave a lint out; may be repeated")
     lint.add_argument("--esp-budget", type=size, default=0, metavar="SIZE",
                       help="how much of the boot partition the image may take")
-    lint.add_argument("--previous", metavar="DIR", help="root directory of the image that comes before this one")
+    lint.add_argument("--previous", metavar="SOURCE", help="the image that comes before this one")
     lint.add_argument("--allow-setuid", action="append", default=[], metavar="PATTERN",
                       help="paths of programs that may be setuid; may be repeated")
     lint.add_argument("--fix", action="store_true", help="take away what can be without harm, and look again")
@@ -30,7 +30,7 @@ def add_verbs(container: Any, verb: Verb, size: Callable[[str], int],
     how.add_argument("--sarif", action="store_true", help="print the result as SARIF 2.1.0, for CI systems")
 
     inspect = verb("inspect", "container_commands:inspect", "show what the image would make a machine boot", container)
-    _rootfs(inspect)
+    _rootfs(inspect, images=True)
     inspect.add_argument("--json", action="store_true", help="print the result as JSON")
 
     split = verb("split-kernel", "container_commands:split_kernel", "move kernel and initrd out of a root directory",
@@ -77,6 +77,7 @@ def add_verbs(container: Any, verb: Verb, size: Callable[[str], int],
     made.add_argument("target", metavar="TARGET", help="oci:DIR[:TAG]")
 
 
-def _rootfs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rootfs", default="/", metavar="DIR",
-                        help="root directory of the image (default: %(default)s)")
+def _rootfs(parser: argparse.ArgumentParser, *, images: bool = False) -> None:
+    also = "; or the image itself: its tar, oci:DIR[:TAG] and more" if images else ""
+    parser.add_argument("--rootfs", default="/", metavar="SOURCE" if images else "DIR",
+                        help=f"root directory of the image{also} (default: %(default)s)")

@@ -271,7 +271,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 _IMAGE_HELP = "[docker://]HOST/PATH[:TAG][@DIGEST], oci:DIR[:TAG], dir:DIR, tar:FILE and more, see bootcctl(8)"
-_TREE_HELP = "root directory, tar, EROFS image, oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
+_TREE_HELP = "root directory, tar, EROFS image, oci:DIR[:TAG], dir:DIR and more, see bootcctl(8)"
 _WHICH = "id, version, label, booted, default, staged or rollback"
 
 

@@ -16,7 +16,6 @@ from ..formats.tree import RegularFile
 from .chain import signature_in
 from .lints.subject import Subject, text
 from .results import SignatureInfo
-from .seal import Seals
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ def inspect(subject: Subject) -> RootfsReport:
     except NotBootable as error:
         problem = str(error)
     release = os_release(tree, root.read)
-    seals = Seals(root.path)
+    seals = subject.seals
     digest = seals.digest(Version.V1, Algorithm.SHA512)
     uki, sealed = None, None
     if subject.uki is not None:

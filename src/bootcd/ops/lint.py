@@ -38,16 +38,19 @@ class LintReport:
 def lint(subject: Subject, *, skip: Iterable[str] = (), fix: bool = False) -> LintReport:
     """Make every lint but those of `skip`; with `fix`, take away what can be without harm, and look again.
 
-    Raises UsageError for a name that no lint has, Refused where mending would break a seal, and BootcdError for what
-    cannot be read or changed, or changes meanwhile.
+    Raises UsageError for a name that no lint has, or an image that is to be mended, Refused where mending would break a
+    seal, and BootcdError for what cannot be read or changed, or changes meanwhile.
     """
     left_out = set(skip)
     unknown = sorted(left_out - {one.name for one in LINTS})
     if unknown:
         raise UsageError(f"there is no lint '{unknown[0]}'", advice="'bootcctl container lint --list' has their names.")
     wanted = [one for one in LINTS if one.name not in left_out]
+    if fix and not isinstance(subject.root, Rootfs):
+        raise UsageError("an image is not mended", advice="Unpack it, name the directory, and make a new image of it.")
     fixed = _fix(subject, wanted) if fix else []
     if fixed:
+        assert isinstance(subject.root, Rootfs)
         subject = replace(subject, root=Rootfs(subject.root.path))
     found = [_finding(one, what) for one in wanted for what in one.check(subject)]
     left = {(one.lint, one.path) for one in found}

@@ -48,7 +48,11 @@ class Rootfs:
 
     def where(self, inode: Inode) -> Path:
         """Where an inode of the tree is; of several names one."""
-        return self.path / os.fsdecode(self._paths[id(inode)][1:])
+        return self.path / os.fsdecode(self.path_of(inode)[1:])
+
+    def path_of(self, inode: Inode) -> bytes:
+        """The path of an inode of the tree in the image; of several names one."""
+        return self._paths[id(inode)]
 
     def read(self, file: RegularFile) -> bytes:
         """The content of a file of the tree. Raises BootcdError, also when it has changed or is larger than any that

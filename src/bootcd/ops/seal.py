@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from ..boot.kargs import ComposefsKarg
 from ..formats.erofs.layout import Version
 from ..formats.fsverity import Algorithm
 from .compose import FORMATS
+from .imageroot import ImageRoot
 from .tools import digests
 
 
 class Seals:
-    """The digests of a root directory, each computed when somebody asks for it."""
+    """The digests of a root directory or an image, each computed when somebody asks for it."""
 
-    def __init__(self, directory: Path) -> None:
-        self._of = cache(lambda algorithm: digests(directory, algorithm, Version))
+    def __init__(self, root: Path | ImageRoot) -> None:
+        compute = partial(digests, root) if isinstance(root, Path) else root.digests
+        self._of = cache(lambda algorithm: compute(algorithm, Version))
 
     def digest(self, version: Version, algorithm: Algorithm) -> bytes:
         """Raises what `tools.digests` raises."""

@@ -3,7 +3,7 @@
 
     DIR                         a root directory
     FILE                        its tar, plain or compressed; an EROFS image; a composefs dump
-    oci:DIR[:TAG], oci-archive:FILE[:TAG]
+    oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], dir:DIR, containers-storage:NAME, tar:FILE
 
 Nothing is stored: contents are measured while they pass, and only the SELinux policy and os-release are kept meanwhile.
 """
@@ -33,6 +33,8 @@ from ..registry.sources import open_source
 from .tools import canonical_tree
 from .uncompressed import Uncompressed
 
+_TRANSPORTS = ("oci:", "oci-archive:", "docker-archive:", "dir:", "containers-storage:", "tar:")
+_ELSEWHERE = ("docker://", "registry:")
 _KEPT = (b"etc/selinux/", b"etc/os-release", b"usr/lib/os-release")
 _MAX_KEPT = 64 << 20
 """Bytes that are kept; a policy has some megabytes."""
@@ -40,6 +42,8 @@ _MAX_FILE = 1 << 30
 """Bytes of an EROFS image or a dump."""
 _EROFS_MAGIC = b"\xe2\xe1\xf5\xe0"
 _EROFS_OFFSET = 1024
+_DUMP = b"/ "
+"""How a dump begins."""
 _STEP = 1 << 20
 
 
@@ -51,25 +55,34 @@ def canonical(text: str, algorithm: Algorithm, xattrs: XattrMode = XattrMode.ALL
     Raises UsageError for another transport, NotBootable, PolicyError, LayerConflict, what reading an image layout
     raises, and BootcdError for what cannot be read.
     """
-    if text.startswith(("oci:", "oci-archive:")):
-        pile = Pile(algorithm)
-        _read_image(ImageReference.parse(text), pile)
-        return pile.canonical(xattrs, boot=boot)
-    if text.startswith(("docker://", "registry:", "containers-storage:", "docker-archive:", "dir:")):
-        raise UsageError(f"{text} cannot be read here", advice="Copy it to an oci: directory, for example with skopeo.")
-    if os.path.isdir(text):
+    if not is_image(text) and os.path.isdir(text):
         return canonical_tree(Path(text), algorithm, xattrs, boot=boot, whole_seconds=whole_seconds)
+    if not is_image(text) and (data := _ready_made(text)) is not None:
+        return parse_dump(data.splitlines(keepends=True)) if data.startswith(_DUMP) else Image(data).root()
+    pile = Pile(algorithm)
+    pile.add_image(text)
+    return pile.canonical(xattrs, boot=boot)
+
+
+def is_image(text: str) -> bool:
+    """Whether that names an image by its transport, and no file or directory. Raises UsageError for an image that is
+    not on this machine."""
+    if text.startswith(_ELSEWHERE):
+        raise UsageError(f"{text} cannot be read here", advice="Copy it to an oci: directory, for example with skopeo.")
+    return text.startswith(_TRANSPORTS)
+
+
+def _ready_made(text: str) -> bytes | None:
+    """What a file holds that is a tree already; None for anything else."""
     with files.translate(f"cannot read {text}"), open(files.open_regular(text, follow=True), "rb") as stream:
         head = stream.read(_EROFS_OFFSET + len(_EROFS_MAGIC))
+        if head[_EROFS_OFFSET:] != _EROFS_MAGIC and not head.startswith(_DUMP):
+            return None
         stream.seek(0)
-        if head[_EROFS_OFFSET:] == _EROFS_MAGIC or head.startswith(b"/ "):
-            data = stream.read(_MAX_FILE + 1)
-            if len(data) > _MAX_FILE:
-                raise BootcdError(f"{text} has more than {_MAX_FILE} bytes")
-            return Image(data).root() if not head.startswith(b"/ ") else parse_dump(data.splitlines(keepends=True))
-        pile = Pile(algorithm)
-        pile.add(Uncompressed(stream, text, Config().pull_max_layer_size).read)
-        return pile.canonical(xattrs, boot=boot)
+        data = stream.read(_MAX_FILE + 1)
+    if len(data) > _MAX_FILE:
+        raise BootcdError(f"{text} has more than {_MAX_FILE} bytes")
+    return data
 
 
 def _read_image(reference: ImageReference, pile: Pile) -> None:
@@ -88,14 +101,25 @@ def _read_image(reference: ImageReference, pile: Pile) -> None:
 
 
 class Pile:
-    """Layers on top of each other."""
+    """Layers on top of each other. Of the contents, those are kept whose path is `kept`, up to so many bytes in all."""
 
-    def __init__(self, algorithm: Algorithm) -> None:
+    def __init__(self, algorithm: Algorithm, kept: Callable[[bytes], bool] = lambda path: path.startswith(_KEPT),
+                 limit: int = _MAX_KEPT) -> None:
         self._algorithm = algorithm
+        self._is_kept = kept
         self.root = new_root()
         self._budget = Budget()
         self._kept: dict[bytes, bytes] = {}
-        self._left = _MAX_KEPT
+        self._left = limit
+
+    def add_image(self, text: str) -> None:
+        """Put all layers of an image, or a tar file, on top. Raises UsageError for an image that is not on this
+        machine, and what reading one raises."""
+        if is_image(text):
+            _read_image(ImageReference.parse(text), self)
+            return
+        with files.translate(f"cannot read {text}"), open(files.open_regular(text, follow=True), "rb") as stream:
+            self.add(Uncompressed(stream, text, Config().pull_max_layer_size).read)
 
     def add(self, read: Callable[[int], bytes]) -> None:
         """Put an uncompressed tar on top. Raises TarError, LayerConflict."""
@@ -117,7 +141,7 @@ class Pile:
 
     def _measure(self, entry: tar.Entry, content: tar.Payload) -> bytes:
         hasher = Hasher(self._algorithm)
-        keep = entry.path.startswith(_KEPT) and content.size <= self._left
+        keep = self._is_kept(entry.path) and content.size <= self._left
         parts = []
         while piece := content.read(_STEP):
             hasher.update(piece)
@@ -131,9 +155,11 @@ class Pile:
 
     def read(self, file: RegularFile) -> bytes:
         """The content of a file that is kept: the policy, or os-release. Raises BootcdError."""
-        if file.inline is not None:
-            return file.inline
-        found = self._kept.get(file.digest or b"")
+        found = self.content(file)
         if found is None:
             raise BootcdError("the SELinux policy or os-release of the image is too large, or a link to other places")
         return found
+
+    def content(self, file: RegularFile) -> bytes | None:
+        """The content of a file if it is known."""
+        return file.inline if file.inline is not None else self._kept.get(file.digest or b"")

@@ -12,7 +12,6 @@ from ...boot.kargs import find_kargs
 from ...errors import BootcdError, NotBootable, PolicyError
 from ...formats.tree import Directory, RegularFile
 from ..chain import signature_in
-from ..seal import Seals
 from .subject import Found, Subject, text
 
 _DRIVERS = (b"erofs", b"overlay")
@@ -173,7 +172,7 @@ def uki_digest(subject: Subject) -> Iterator[Found]:
         yield Found(where, "names no composefs digest, so that nothing seals the root file system")
         return
     try:
-        for karg, real in Seals(subject.root.path).stale(named):
+        for karg, real in subject.seals.stale(named):
             yield Found(where, f"is stale: it names {karg.digest.hex()[:12]}, the tree has {real.hex()[:12]}")
     except (NotBootable, PolicyError):  # which other lints tell
         return

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ...errors import BootcdError
 from ...linux import files
+from ..rootfs import Rootfs
 from .subject import Found, Subject
 
 
@@ -58,6 +59,7 @@ def link_to_run(subject: Subject, found: Found) -> None:
 
 def _place(subject: Subject, found: Found) -> Path:
     """Where that is, with parents that are directories and no links."""
+    assert isinstance(subject.root, Rootfs)  # of an image, nothing is mended
     path = subject.root.path / os.fsdecode(found.path[1:])
     node = subject.root.path
     for part in path.relative_to(subject.root.path).parts[:-1]:

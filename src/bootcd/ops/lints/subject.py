@@ -13,7 +13,9 @@ from ...errors import BootcdError, NotBootable
 from ...formats.initrd import members
 from ...formats.pe import Pe
 from ...formats.tree import Directory, Inode, RegularFile
+from ..imageroot import ImageRoot
 from ..rootfs import Rootfs
+from ..seal import Seals
 
 _PROGRAMS = {"bootcd": b"/bootcd/bootcd-setup-root", "bootc": b"/bootc/initramfs-setup"}
 """How the paths of the programs end, in any distribution's directory."""
@@ -34,11 +36,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Subject:
-    """A root directory, and what its image is meant for: `esp_budget` are the bytes that kernels may take, 0 for any
-    number, `previous` the tree of the image that comes before this one, `allow_setuid` patterns of further paths that
-    may be setuid, `architecture` as uname calls it."""
+    """A root directory or an image, and what it is meant for: `esp_budget` are the bytes that kernels may take, 0 for
+    any number, `previous` the tree of the image that comes before this one, `allow_setuid` patterns of further paths
+    that may be setuid, `architecture` as uname calls it."""
 
-    root: Rootfs
+    root: Rootfs | ImageRoot
     esp_budget: int = 0
     previous: Directory | None = None
     allow_setuid: tuple[str, ...] = ()
@@ -120,7 +122,12 @@ class Subject:
 
     def path_of(self, inode: Inode) -> bytes:
         """The path of an inode in the image."""
-        return b"/" + bytes(self.root.where(inode).relative_to(self.root.path))
+        return self.root.path_of(inode)
+
+    @cached_property
+    def seals(self) -> Seals:
+        """The digests of the tree."""
+        return Seals(self.root.path if isinstance(self.root, Rootfs) else self.root)
 
 
 Check = Callable[[Subject], Iterable[Found]]
