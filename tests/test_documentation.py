@@ -30,7 +30,7 @@ from bootcd.deploy.etcrules import Policy
 from bootcd.deploy.plan import Action
 from bootcd.deploy.records import EtcReport, Record, encode
 from bootcd.errors import EspFull, NotFound, ReadOnly
-from bootcd.ops import decisions, diagnosis, fromrootfs, inspect, lint, results, uki
+from bootcd.ops import adddigests, decisions, diagnosis, fromrootfs, inspect, lint, results, uki
 from bootcd.ops.lints.table import LINTS
 from kit.os_images import os_image
 
@@ -47,7 +47,8 @@ BOOTC_LINTS = ("var-run", "etc-usretc", "bootc-kargs", "kernel", "utf8", "api-ba
                "baseimage-composefs", "buildah-injected", "var-log", "var-tmpfiles", "sysusers", "nonempty-boot",
                "nonempty-run-tmp")
 """What 'bootc container lint --list' has (bootc 1.16)."""
-PRINTED = (decisions.__name__, diagnosis.__name__, fromrootfs.__name__, inspect.__name__, lint.__name__, uki.__name__,
+PRINTED = (adddigests.__name__, decisions.__name__, diagnosis.__name__, fromrootfs.__name__, inspect.__name__,
+           lint.__name__, uki.__name__,
            results.__name__)
 """Modules whose values --json prints."""
 NO_ERRORS = {0, 77, 141}
@@ -250,7 +251,7 @@ def _error_names() -> set[str]:
 def test_json_keys_are_those_of_the_results() -> None:
     text = " ".join(f"{item.tag} {item.text}" for item in items_of("bootcctl.8", "JSON"))
     said = set(re.findall(r"[a-z]+(?:-[a-z]+)*", text))
-    for name, kind in {**vars(lint), **vars(inspect), **vars(uki), **vars(fromrootfs),
+    for name, kind in {**vars(lint), **vars(adddigests), **vars(inspect), **vars(uki), **vars(fromrootfs),
                        **vars(results), **vars(diagnosis), **vars(decisions)}.items():
         if getattr(kind, "__module__", "") not in PRINTED or kind in (uki.UkiRequest,):  # which is asked, not told
             continue

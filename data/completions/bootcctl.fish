@@ -33,8 +33,8 @@ function __bootcctl_deployments
     string split ' ' -- 'booted default staged rollback'
     bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
 end
-set -g __bootcctl_valued --addon --algorithm --allow-setuid --architecture --compression --config --created --encrypt --esp --esp-budget --esp-size --explain --filesystem --format --from --image-size --karg --kernel-dir --label --max-download --max-rate --name --notices --output --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --write-dumpfile --xattrs
-set -g __bootcctl_groups hooks install health policy etc kargs image container composefs
+set -g __bootcctl_valued --addon --algorithm --allow-setuid --architecture --compression --config --created --digests --encrypt --esp --esp-budget --esp-size --explain --filesystem --format --from --image-size --karg --kernel-dir --label --max-download --max-rate --name --notices --output --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --way --write-dumpfile --xattrs
+set -g __bootcctl_groups hooks install health etc kargs image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
 complete -c bootcctl -n '__bootcctl_at ' -a list -d 'list the deployments, one line each'
@@ -266,6 +266,7 @@ complete -c bootcctl -n '__bootcctl_at container' -a split-kernel -d 'move kerne
 complete -c bootcctl -n '__bootcctl_at container' -a ukify -d 'make a UKI, or an addon, for a root directory'
 complete -c bootcctl -n '__bootcctl_at container' -a attach-uki -d 'take a UKI, or an addon, that was signed elsewhere into a root directory'
 complete -c bootcctl -n '__bootcctl_at container' -a from-rootfs -d 'make an OCI image of a root directory, or of its tar'
+complete -c bootcctl -n '__bootcctl_at container' -a add-digests -d 'state the composefs digests of an image, which machines then check'
 complete -c bootcctl -n '__bootcctl_at container' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -s h -l help -d 'show this help message and exit'
 complete -c bootcctl -n '__bootcctl_at container compute-digest' -l explain -r -F -d 'tell what differs first between two of them, which may be composefs dumps as well; exit status 6 when they differ'
@@ -316,8 +317,13 @@ complete -c bootcctl -n '__bootcctl_at container from-rootfs' -l label -r -d 'la
 complete -c bootcctl -n '__bootcctl_at container from-rootfs' -l compression -r -a 'zstd gzip none' -d 'of the layer (default: zstd)'
 complete -c bootcctl -n '__bootcctl_at container from-rootfs' -l created -r -d 'when it was made, in ISO 8601 (default: now)'
 complete -c bootcctl -n '__bootcctl_at container from-rootfs' -l architecture -r -d 'as OCI calls it, such as arm64 (default: that of this machine)'
+complete -c bootcctl -n '__bootcctl_at container from-rootfs' -l digests -r -a 'none annotations artifact' -d 'where to state its composefs digests, as \'add-digests\' does (default: none)'
 complete -c bootcctl -n '__bootcctl_at container from-rootfs' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at container from-rootfs' -F
+complete -c bootcctl -n '__bootcctl_at container add-digests' -s h -l help -d 'show this help message and exit'
+complete -c bootcctl -n '__bootcctl_at container add-digests' -l way -r -a 'annotations artifact' -d 'in the image\'s own manifest, which changes, or in an artifact about it (default: annotations)'
+complete -c bootcctl -n '__bootcctl_at container add-digests' -l algorithm -r -a 'sha256 sha512' -d 'hash (default: sha512)'
+complete -c bootcctl -n '__bootcctl_at container add-digests' -l json -d 'print the result as JSON'
 complete -c bootcctl -n '__bootcctl_at composefs' -a mkfs -d 'write an EROFS image of a directory or a dump'
 complete -c bootcctl -n '__bootcctl_at composefs' -a dump -d 'print an image as a composefs dump'
 complete -c bootcctl -n '__bootcctl_at composefs' -a measure -d 'print fs-verity digests of files'

@@ -56,6 +56,15 @@ _bootcctl_composefs() {
     esac
 }
 
+_bootcctl_container_add_digests() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]' \
+        '--way[in the image'\''s own manifest, which changes, or in an artifact about it (default\: annotations)]:value:(annotations artifact)' \
+        '--algorithm[hash (default\: sha512)]:value:(sha256 sha512)' \
+        '--json[print the result as JSON]' \
+        '*:value: '
+}
+
 _bootcctl_container_from_rootfs() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -63,6 +72,7 @@ _bootcctl_container_from_rootfs() {
         '--compression[of the layer (default\: zstd)]:value:(zstd gzip none)' \
         '--created[when it was made, in ISO 8601 (default\: now)]:value: ' \
         '--architecture[as OCI calls it, such as arm64 (default\: that of this machine)]:value: ' \
+        '--digests[where to state its composefs digests, as '\''add-digests'\'' does (default\: none)]:value:(none annotations artifact)' \
         '--json[print the result as JSON]' \
         '1:file:_files' \
         '*:value: '
@@ -154,6 +164,7 @@ _bootcctl_container() {
                 'ukify:make a UKI, or an addon, for a root directory'
                 'attach-uki:take a UKI, or an addon, that was signed elsewhere into a root directory'
                 'from-rootfs:make an OCI image of a root directory, or of its tar'
+                'add-digests:state the composefs digests of an image, which machines then check'
             )
             _describe verb verbs ;;
         rest)
@@ -165,6 +176,7 @@ _bootcctl_container() {
                 ukify) _bootcctl_container_ukify ;;
                 attach-uki) _bootcctl_container_attach_uki ;;
                 from-rootfs) _bootcctl_container_from_rootfs ;;
+                add-digests) _bootcctl_container_add_digests ;;
             esac ;;
     esac
 }

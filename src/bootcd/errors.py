@@ -14,7 +14,8 @@ exit status, so that a script can test for "no space" without knowing which file
     ├── FormatError            5   bytes break their format: TarError, SplitstreamError, ErofsError, DumpError,
     │                              OciError, BootEntryError, PeError, InitrdError, RecordError, MetadataError,
     │                              PolicyError, TrustPolicyError, SignatureError
-    ├── IntegrityError         6   BlobMismatch, DiffIdMismatch, ObjectMismatch, SealMismatch
+    ├── IntegrityError         6   BlobMismatch, DiffIdMismatch, ObjectMismatch, SealMismatch,
+    │                              StatedDigestMismatch
     ├── SourceError            7   SourceUnreachable, AuthenticationFailed, BlobNotFound
     ├── NoSpace                8   RootFull, EspFull, DiskTooSmall
     ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge, LintFailed
@@ -172,6 +173,13 @@ class ObjectMismatch(
 
 class SealMismatch(IntegrityError, advice="The UKI was made for another tree; build the image again."):
     """The digest in a UKI's command line is not that of the image's tree."""
+
+
+class StatedDigestMismatch(
+    IntegrityError, advice="The image is not what was stated of it: state its digests again, after the last change; "
+    "'bootcctl container compute-digest' tells what a machine computes.",
+):
+    """An annotation, or an artifact about the image, names a digest that the image does not have."""
 
 
 class SourceError(BootcdError, status=7):

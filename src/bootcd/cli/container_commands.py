@@ -114,8 +114,17 @@ def from_rootfs(options: Namespace) -> int:
 
     made = fromrootfs.from_rootfs(
         options.source, options.target, labels=fromrootfs.parse_labels(options.label),
-        compression=options.compression, created=options.created, architecture=options.architecture)
+        compression=options.compression, created=options.created, architecture=options.architecture,
+        way="" if options.digests == "none" else options.digests)
     output.emit_json(made) if options.json else container_output.made(made)
+    return 0
+
+
+def add_digests(options: Namespace) -> int:
+    from ..ops import adddigests
+
+    added = adddigests.add_digests(options.target, way=options.way, algorithm=Algorithm.parse(options.algorithm))
+    output.emit_json(added) if options.json else container_output.stated(added)
     return 0
 
 

@@ -11,6 +11,7 @@ from .. import __version__
 from ..errors import SealMismatch
 from ..formats import sarif as documents
 from ..formats.treediff import Difference
+from ..ops.adddigests import StatedDigests
 from ..ops.fromrootfs import MadeImage
 from ..ops.inspect import RootfsReport
 from ..ops.lint import LintReport
@@ -92,6 +93,14 @@ def differences(found: Iterable[Difference], names: Sequence[str]) -> int:
     if len(first) > _MAX_DIFFERENCES:
         print("  and more")
     return SealMismatch.exit_status
+
+
+def stated(image: StatedDigests) -> None:
+    """Digests that were stated."""
+    where = f"the artifact {image.artifact_digest}" if image.artifact_digest else "its annotations"
+    print(printable(f"{image.image}, manifest {image.manifest_digest}, has its digests in {where}."))
+    print(f"  Tree:    {image.merged}")
+    print(f"  Booted:  {image.bootable or 'it does not boot'}")
 
 
 def made(image: MadeImage) -> None:

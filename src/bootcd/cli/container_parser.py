@@ -72,9 +72,22 @@ def add_verbs(container: Any, verb: Verb, size: Callable[[str], int],
     made.add_argument("--created", default="", metavar="TIME", help="when it was made, in ISO 8601 (default: now)")
     made.add_argument("--architecture", default="", metavar="ARCH",
                       help="as OCI calls it, such as arm64 (default: that of this machine)")
+    made.add_argument("--digests", choices=("none", "annotations", "artifact"), default="none",
+                      help="where to state its composefs digests, as 'add-digests' does (default: %(default)s)")
     made.add_argument("--json", action="store_true", help="print the result as JSON")
     made.add_argument("source", metavar="SOURCE", help="directory, or tar, plain or compressed by gzip or zstd")
     made.add_argument("target", metavar="TARGET", help="oci:DIR[:TAG]")
+
+
+    stated = verb("add-digests", "container_commands:add_digests", "state the composefs digests of an image, which "
+                  "machines then check", container)
+    stated.add_argument("--way", choices=("annotations", "artifact"), default="annotations",
+                        help="in the image's own manifest, which changes, or in an artifact about it (default: "
+                        "%(default)s)")
+    stated.add_argument("--algorithm", choices=("sha256", "sha512"), default="sha512",
+                        help="hash (default: %(default)s)")
+    stated.add_argument("--json", action="store_true", help="print the result as JSON")
+    stated.add_argument("target", metavar="TARGET", help="oci:DIR[:TAG]")
 
 
 def _rootfs(parser: argparse.ArgumentParser, *, images: bool = False) -> None:

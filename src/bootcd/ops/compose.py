@@ -29,6 +29,7 @@ from .admit import Admitted
 from .last import now
 from .pull import Offer
 from .session import Session
+from .stated import check_images
 
 FORMATS = {1: (Version.V1, Version.V0), 2: (Version.V2, Version.V1, Version.V0)}
 """What an argument of a version may stand for. `composefs=` is for V2, but cfsctl has written it for others, too."""
@@ -64,8 +65,8 @@ def compose(
 
     With the `first` one come the boot loader, where the ESP has none, and keys for Secure Boot. `own` are the kernel
     arguments of the machine, `disk_kargs` those that nobody asked for: an image whose arguments are sealed does
-    without. Raises NotBootable, SealMismatch, LayerConflict, and UsageError for kernel arguments that the first image
-    cannot take.
+    without. Raises NotBootable, SealMismatch, StatedDigestMismatch, LayerConflict, and UsageError for kernel arguments
+    that the first image cannot take.
     """
     session.progress.begin("Composing the image")
     images = session.images
@@ -81,6 +82,7 @@ def compose(
     ids = images.commit_images(offer.fetched.digest, boot=True, tree=tree)
     assert ids.boot_image is not None
     repository = session.repository
+    check_images(str(reference), offer.stated, images, repository, offer.fetched.digest, ids)
     image, karg = ids.boot_image, kargs.karg_for(ids.boot_image, repository.version, repository.algorithm,
                                                  repository.secure)
     if resources.uki is not None and sealed is not None:

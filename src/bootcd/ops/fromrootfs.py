@@ -8,7 +8,6 @@ an error leaves are at most whole blobs that nothing refers to. A layout that ex
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import zlib
@@ -22,15 +21,18 @@ import zstandard
 
 from ..boot.discover import os_release
 from ..config import Config
-from ..errors import BootcdError, OciError, UsageError
+from ..errors import BootcdError, UsageError
 from ..formats import oci, tarwriter
 from ..formats.erofs.layout import Version
 from ..formats.erofs.writer import write_image
 from ..formats.fsverity import Algorithm, Hasher, measure
+from ..formats.sealing import Role
 from ..formats.transform import XattrMode, transform_for_boot, transform_for_oci
 from ..formats.tree import Directory, Inode, RegularFile
 from ..linux import files
 from ..model import ImageReference, Platform
+from .adddigests import annotate, put_artifact
+from .imagelayout import Descriptor, document, put_blob, read_index, with_image, write_index
 from .last import now
 from .rootfs import Rootfs
 from .trees import Pile
@@ -44,20 +46,23 @@ _STEP = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class MadeImage:
-    """An image that was made; `digest` is what a machine will compute for it, `layer_size` in bytes as stored."""
+    """An image that was made; `digest` is what a machine will compute for it, `layer_size` in bytes as stored,
+    `artifact_digest` that of the artifact with its digests, if they are in one."""
 
     image: str
     manifest_digest: str
     layer_digest: str
     layer_size: int
     digest: str
+    artifact_digest: str = ""
 
 
 def from_rootfs(
     source: str, target: str, *, labels: Mapping[str, str], compression: str = "zstd", created: str = "",
-    architecture: str = "",
+    architecture: str = "", way: str = "",
 ) -> MadeImage:
-    """Make an image, whose labels are those given, containers.bootc, and the version that os-release has.
+    """Make an image, whose labels are those given, containers.bootc, and the version that os-release has. `way` is one
+    of `adddigests.WAYS`, to state its digests.
 
     Raises UsageError for a target that is no oci: directory, NotBootable for what no machine could boot or compose,
     TarError for what no layer can hold, and BootcdError for what cannot be read, changes meanwhile or cannot be
@@ -67,7 +72,7 @@ def from_rootfs(
     if reference.transport != "oci" or reference.digest is not None:
         raise UsageError(f"{target} is no place for an image", advice="Write oci:DIR[:TAG].")
     layout = Path(reference.name)
-    descriptors = _index(layout)
+    descriptors = read_index(layout)
     blobs = layout / "blobs/sha256"
     with _made(blobs), _Layer.written(blobs, compression) as layer:
         if os.path.isdir(source):
@@ -82,28 +87,36 @@ def from_rootfs(
             tree, read = pile.root, pile.read
         version = os_release(tree, read).version
         transform_for_oci(tree, XattrMode.ALLOWLIST_ONLY)
+        merged = _digest(tree) if way else b""
         transform_for_boot(tree, read)
-        digest = measure(write_image(tree, Version.V1, Algorithm.SHA512), Algorithm.SHA512)
+        digest = _digest(tree)
     said = {"containers.bootc": "1", **({_VERSION: version} if version else {}), **labels}
     when = created or now()
-    config = _document({
+    config = document({
         "architecture": architecture or Platform.current().architecture, "os": "linux", "created": when,
         "config": {"Labels": said}, "rootfs": {"type": "layers", "diff_ids": [layer.diff_id]},
         "history": [{"created": when, "created_by": "bootcctl container from-rootfs"}]})
     suffix = "" if compression == "none" else f"+{compression}"
-    manifest = _document({
+    top: Descriptor = {
         "schemaVersion": 2, "mediaType": oci.MANIFEST, "annotations": said,
-        "config": {"mediaType": oci.CONFIG, "digest": _put(blobs, config), "size": len(config)},
-        "layers": [{"mediaType": _LAYER + suffix, "digest": layer.digest, "size": layer.size}]})
-    name = {oci.REF_NAME: reference.tag} if reference.tag is not None else {}
-    kept = [one for one in descriptors if one.get("annotations", {}).get(oci.REF_NAME) != reference.tag]
-    manifest_digest = _put(blobs, manifest)
-    kept.append({"mediaType": oci.MANIFEST, "digest": manifest_digest, "size": len(manifest),
-                 **({"annotations": name} if name else {})})
-    files.atomic_write(layout / "oci-layout", _document({"imageLayoutVersion": "1.0.0"}))
-    files.atomic_write(layout / "index.json", _document({
-        "schemaVersion": 2, "mediaType": oci.INDEX, "manifests": kept}))
-    return MadeImage(str(reference), manifest_digest, layer.digest, layer.size, digest.hex())
+        "config": {"mediaType": oci.CONFIG, "digest": put_blob(layout, config), "size": len(config)},
+        "layers": [{"mediaType": _LAYER + suffix, "digest": layer.digest, "size": layer.size}]}
+    digests = {Role.MERGED: merged, Role.BOOTABLE: digest}
+    if way == "annotations":
+        annotate(top, config, digests, Algorithm.SHA512)
+    manifest = document(top)
+    image = {"mediaType": oci.MANIFEST, "digest": put_blob(layout, manifest), "size": len(manifest)}
+    images, added = with_image(descriptors, image, reference.tag), ""
+    if way == "artifact":
+        artifact = put_artifact(layout, image, manifest, config, digests, Algorithm.SHA512)
+        added = artifact["digest"]
+        images = [*(one for one in images if one["digest"] != added), artifact]
+    write_index(layout, images)
+    return MadeImage(str(reference), str(image["digest"]), layer.digest, layer.size, digest.hex(), added)
+
+
+def _digest(tree: Directory) -> bytes:
+    return measure(write_image(tree, Version.V1, Algorithm.SHA512), Algorithm.SHA512)
 
 
 @contextmanager
@@ -119,24 +132,6 @@ def _made(blobs: Path) -> Iterator[None]:
             for path in new:
                 path.rmdir()
         raise
-
-
-def _index(layout: Path) -> list[dict[str, Any]]:
-    """The images that a layout has already. Raises OciError for a directory that is something else."""
-    if not layout.is_dir() or not any(layout.iterdir()):
-        return []
-    with files.translate(f"cannot read {layout}"):
-        try:
-            oci.parse_layout((layout / "oci-layout").read_bytes())
-            data = (layout / "index.json").read_bytes()
-        except FileNotFoundError as error:
-            if os.listdir(layout) == ["blobs"]:  # what an attempt has left that was broken off
-                return []
-            raise OciError(f"{layout} is no image layout: there is no {Path(error.filename).name}",
-                           advice="Name a directory that is empty or not there.") from None
-    oci.Index.parse(data)
-    manifests: list[dict[str, Any]] = json.loads(data)["manifests"]
-    return manifests
 
 
 def _write_tree(rootfs: Rootfs, layer: _Layer) -> None:
@@ -238,16 +233,6 @@ class _Plain:
 
     def flush(self) -> bytes:
         return b""
-
-
-def _put(blobs: Path, data: bytes) -> str:
-    digest = hashlib.sha256(data).hexdigest()
-    files.atomic_write(blobs / digest, data)
-    return f"sha256:{digest}"
-
-
-def _document(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
 
 
 def parse_labels(texts: Iterable[str]) -> dict[str, str]:

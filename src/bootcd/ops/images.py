@@ -23,6 +23,7 @@ from .machine import Machine
 from .pull import check_size, examine, pull, source_of
 from .results import ImageInfo, ImageSignature, PullResult, PullStats, RequirementInfo, TrustReport
 from .session import store
+from .stated import check_images
 from .uncompressed import Uncompressed
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -39,7 +40,8 @@ def image_pull(machine: Machine, image: str, *, name: str, bootable: bool) -> Pu
         stats = pull(session.repository, source, offer, config=machine.config, progress=session.progress,
                      partials=session.partials, make_room=session.partials.clear)
         session.progress.begin("Composing the image")
-        session.images.commit_images(offer.fetched.digest, boot=bootable)
+        ids = session.images.commit_images(offer.fetched.digest, boot=bootable)
+        check_images(str(reference), offer.stated, session.images, session.repository, offer.fetched.digest, ids)
         session.images.tag(offer.fetched.digest, tag)
         return PullResult(describe.image(session.images.inspect(tag), tag), stats)
 

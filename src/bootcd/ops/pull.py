@@ -12,6 +12,7 @@ from pathlib import Path
 from ..config import Config
 from ..errors import DownloadTooLarge, NoMatchingPlatform, RootFull, UsageError
 from ..formats import oci
+from ..formats.sealing import Stated
 from ..model import ImageReference, Platform, Progress
 from ..registry import registries
 from ..registry.blob import read_blob
@@ -27,6 +28,7 @@ from .admit import Admitted
 from .fetch import Layers
 from .results import PullStats
 from .sight import check_sight
+from .stated import check_documents, stated
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class Offer:
     config: oci.Config
     layers: tuple[tuple[oci.Descriptor, str], ...]
     missing: tuple[tuple[oci.Descriptor, str], ...]
+    stated: tuple[Stated, ...] = ()
+    """Digests that the image, or an artifact about it, states."""
 
     @property
     def fetched(self) -> FetchedManifest:
@@ -114,15 +118,18 @@ def source_of(reference: ImageReference, config: Config, take_from: str = "") ->
 
 
 def examine(repository: Repository, source: Source, admitted: Admitted) -> Offer:
-    """Fetch the config and see which layers are missing. Raises NoMatchingPlatform when the image is not for us."""
+    """Fetch the config and see which layers are missing. Raises NoMatchingPlatform when the image is not for us, and
+    StatedDigestMismatch."""
     config_data, config = fetch_config(source, admitted)
+    found = stated(source, admitted.fetched)
+    check_documents(str(source.reference), found, admitted.fetched.data, config_data)
     layers = admitted.fetched.manifest.check_image(config)
     missing: dict[str, oci.Descriptor] = {}
     for descriptor, diff_id in layers:
         if diff_id not in missing and not has_layer(repository, diff_id):
             missing[diff_id] = descriptor
     return Offer(admitted, config_data, config, layers,
-                 tuple((descriptor, diff_id) for diff_id, descriptor in missing.items()))
+                 tuple((descriptor, diff_id) for diff_id, descriptor in missing.items()), found)
 
 
 def fetch_config(source: Source, admitted: Admitted) -> tuple[bytes, oci.Config]:
