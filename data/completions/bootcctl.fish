@@ -34,7 +34,7 @@ function __bootcctl_deployments
     bootcctl (__bootcctl_words global) --quiet list --json 2>/dev/null | sed -n -e 's/^ *"id": "\(.\{12\}\).*/\1/p' -e 's/^ *"\(version\|label\)": "\([^" ]\{1,\}\)",*$/\2/p'
 end
 set -g __bootcctl_valued --addon --algorithm --allow-setuid --architecture --compression --config --created --digests --encrypt --esp --esp-budget --esp-size --explain --filesystem --format --from --image-size --karg --kernel-dir --label --max-download --max-rate --name --notices --output --previous --report --root-size --root-ssh-authorized-keys --rootfs --skip --soft-reboot --sysroot --way --write-dumpfile --xattrs
-set -g __bootcctl_groups hooks install health etc kargs image container composefs
+set -g __bootcctl_groups hooks install health policy etc kargs image container composefs
 complete -c bootcctl -f
 complete -c bootcctl -n '__bootcctl_at ' -a status -d 'show the deployments, what boots next and which checks hold'
 complete -c bootcctl -n '__bootcctl_at ' -a list -d 'list the deployments, one line each'
