@@ -98,7 +98,7 @@ async def serving(system: SystemBus, *, patience: float = 5.0, owner: int | None
     bus = await Bus.connect(system.address, authorize)
     authority = Authority(bus, lambda path: owner if path == "/org/bootcd1/job/1" else None, patience=patience)
     service = Service(system, bus)
-    answers = {"o": "/org/bootcd1/job/1", "a{sv}": {}, "aa{sv}": []}
+    answers = {"o": "/org/bootcd1/job/1", "a{sv}": {}, "aa{sv}": [], "b": False}
     places = (("/org/bootcd1", MANAGER), ("/org/bootcd1/deployment/abcd", DEPLOYMENT), ("/org/bootcd1/job/1", JOB))
     for path, interface in places:
         handlers = {name: service.handler(name, [answers[argument.type] for argument in method.outputs])
@@ -616,7 +616,7 @@ def test_the_policy_is_what_its_dtd_says() -> None:
 
 def test_what_is_allowed_without_a_password() -> None:
     free = {name for name, action in actions().items() for found in action.iter() if found.text == "yes"}
-    assert free == {"org.bootcd1.check", "org.bootcd1.download"}
+    assert free == {"org.bootcd1.check", "org.bootcd1.download", "org.bootcd1.cancel-reboot"}
     anywhere = {name for name, action in actions().items() if action.findtext("defaults/allow_any") != "auth_admin"
                 or action.findtext("defaults/allow_inactive") != "auth_admin"}
     assert not anywhere, f"no session, or one in the background, needs a password: {anywhere}"
@@ -629,4 +629,4 @@ def test_polkit_knows_each_action(bus: SystemBus) -> None:
             ["gdbus", "call", f"--address={bus.address}", f"--dest={polkit.NAME}", f"--object-path={AUTHORITY}",
              "--method=org.freedesktop.PolicyKit1.Authority.EnumerateActions", "C"],
             capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"'(org\.[a-z0-9.]+)', '", listed)) == set(actions())
+    assert set(re.findall(r"'(org\.[a-z0-9.-]+)', '", listed)) == set(actions())
