@@ -204,6 +204,7 @@ def test_cfsctl_computes_the_same_labels(tmp_path: Path) -> None:
     tree = parse_dump(dump().splitlines(keepends=True))
     for name in (b"boot", b"sysroot"):
         tree.entries[name].mtime = tree.entries[b"usr"].mtime
+        tree.entries[name].mtime_nsec = tree.entries[b"usr"].mtime_nsec
     where = {id(inode): path for path, inode in tree.walk()}
     relabel(tree, lambda file: (tmp_path / where[id(file)].decode()[1:]).read_bytes())
     assert b"".join(format_dump(tree)) == dump("--bootable")

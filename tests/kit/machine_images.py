@@ -196,7 +196,6 @@ class Workshop:
             shutil.rmtree(tree)
         unsigned = self.secure_boot.uki(keys, *parts)
         uki = self.secure_boot.sign(keys, unsigned)
-        # Not /boot itself: the nanoseconds of its time are a part of the digest (formats/transform.py).
         layer = Layer([Dir("boot/EFI"), Dir("boot/EFI/Linux"),
                        File(f"boot/EFI/Linux/{self.kernel_version}.efi", uki)], compression="zstd")
         return Sealed(ImageBuilder([*plain.layers, layer], labels=plain.config["config"]["Labels"]), uki, unsigned)

@@ -85,7 +85,7 @@ def add_uki(root: Path, cmdline: str | None = None, *, keys: Keys | None = None,
     content |= {f".{name}": data for name, data in sections.items()}
     program = make_pe(content)
     path = write(root, UKI, keys.sign(program) if keys is not None else program)
-    os.utime(root / "boot", ns=(boot.st_atime_ns, boot.st_mtime_ns))  # its nanoseconds are part of the digest
+    os.utime(root / "boot", ns=(boot.st_atime_ns, boot.st_mtime_ns))
     return path
 
 

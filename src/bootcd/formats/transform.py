@@ -5,7 +5,8 @@ Tools that build and unpack images disagree about the metadata of the root, abou
 transform removes these differences; the boot transform removes what is not part of a booted root and labels the rest by
 the image's own SELinux policy. The OCI transform always comes first: the root is labelled by policy, not as `/usr` is.
 
-Source: composefs-rs 0.9 (`transform_for_oci`, `transform_for_boot`), whose digests these must give.
+Source: composefs-rs 0.9.4 (`transform_for_oci`, `transform_for_boot`), whose digests these must give. Before 0.9.3 it
+left the nanoseconds of /boot and /sysroot as they were, so older digests of images with such times are others.
 """
 
 from __future__ import annotations
@@ -61,8 +62,7 @@ def transform_for_boot(root: Directory, read_file: Callable[[RegularFile], bytes
     emptied = [_require(root, b"boot"), _require(root, b"sysroot")]
     for directory in emptied:
         directory.entries.clear()
-        # The nanoseconds stay as the layer has them. That looks like an oversight, but digests depend on it.
-        directory.mtime = usr.mtime
+        directory.mtime, directory.mtime_nsec = usr.mtime, usr.mtime_nsec
     relabel(root, read_file)
 
 

@@ -6,8 +6,8 @@ tree made by systemd's ukify, and what was signed elsewhere taken in.
     /boot/EFI/Linux/<kver>.efi                         where the UKI goes
     /boot/EFI/Linux/<kver>.efi.extra.d/                where its addons go
 
-Whatever is put into /boot does not change the digest, but for the nanoseconds of the directory's time
-(`formats.transform`), which are therefore put back. What gets a name is complete and was checked: a UKI that names
+Whatever is put into /boot does not change the digest. For composefs-rs before 0.9.3 the nanoseconds of the directory's
+time did (`formats.transform`), so they are put back. What gets a name is complete and was checked: a UKI that names
 another digest, or has a signature that is not of its bytes, is never seen.
 """
 
