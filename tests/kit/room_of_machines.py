@@ -66,8 +66,12 @@ class Room:
     def reference(self, tag: str) -> str:
         return f"{self.registry}/{REPOSITORY}:{tag}"
 
+    def published_as(self, tag: str) -> str:
+        """The same as this machine calls it."""
+        return f"{self._registry.address}/{REPOSITORY}:{tag}"
+
     def publish(self, tag: str, image: ImageBuilder) -> None:
-        push(image, f"{self._registry.address}/{REPOSITORY}:{tag}")
+        push(image, self.published_as(tag))
 
     def install(
         self, name: str, tag: str, *options: str, tpm: Path | None = None, cut_at: float = inf

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Containerfiles of examples/ are built by buildah, and our own tools find nothing wrong with what comes out.
+"""The Containerfiles of examples/ are built by buildah, our own tools find nothing wrong with what comes out, and it
+boots: from a registry onto a disk, the sealed one under Secure Boot. Directory, image and machine have one digest.
 
 Takes many minutes, needs root and the network of packages.
 """
@@ -24,7 +25,8 @@ from bootcd.ops.tools import canonical_tree
 from bootcd.ops.trees import canonical
 from kit import guest
 from kit.debian import DebianError, mirror
-from kit.machine_images import kept
+from kit.machine_images import LOADER, MASKED, kept
+from kit.room_of_machines import Room, deployment, settle, status
 from kit.rootfs import Keys
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,6 +64,22 @@ class Buildah:
         self("push", f"localhost/{name}", reference)
         return reference
 
+    def publish(self, name: str, room: Room) -> None:
+        """To the registry of virtual machines, where the tag is the name."""
+        self("push", "--tls-verify=false", f"localhost/{name}", f"docker://{room.published_as(name)}")
+
+    def derive(self, image: str, name: str, files: dict[str, bytes]) -> None:
+        """The image with what tests of machines need, and these files, as a new one."""
+        container = self("from", f"localhost/{image}")
+        self("copy", container, "tests/vm/image/", "/")
+        root = Path(self("mount", container))
+        for path, content in files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(content)
+        self("run", "--isolation", "chroot", container, "systemctl", "enable", "--quiet", "test-agent.service")
+        self("run", "--isolation", "chroot", container, "systemctl", "mask", "--quiet", *MASKED)
+        self("commit", "--rm", container, f"localhost/{name}")
+
     def mounted(self, name: str) -> Path:
         return Path(self("mount", self("from", f"localhost/{name}")))
 
@@ -87,6 +105,12 @@ def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
     finally:
         run("rm", "--all")
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    with Room(tmp_path_factory.mktemp("room")) as room:
+        yield room
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +147,44 @@ def test_the_sealed_image_names_its_tree(bls: Buildah, tmp_path: Path) -> None:
                               env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
         assert done.returncode == 0, done.stdout
     assert canonical(image, Algorithm.SHA512).entries.keys() == canonical_tree(path, Algorithm.SHA512).entries.keys()
+
+
+def computed(what: str | Path) -> str:
+    """The digest that a machine will have as the id of its deployment."""
+    done = subprocess.run([sys.executable, "-m", "bootcd.cli", "container", "compute-digest", str(what)], check=True,
+                          capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT / "src")})
+    return done.stdout.strip()
+
+
+def test_the_image_of_debian_boots(bls: Buildah, room: Room) -> None:
+    bls.derive("debian-bls", "bls", {})
+    bls.publish("bls", room)
+    with room.machine(room.install("bls", "bls")) as machine:
+        machine.wait()
+        settle(machine)
+        booted = deployment(machine, "booted")
+        assert (booted["boot-type"], booted["health"]) == ("bls", "good")
+        assert booted["id"] == computed(bls.mounted("bls")) == computed(bls.push("bls"))
+        assert machine.check("systemctl --failed --no-legend --plain") == ""
+
+
+def test_the_sealed_image_boots_with_secure_boot(bls: Buildah, room: Room, tmp_path: Path) -> None:
+    signing = room.workshop.secure_boot
+    ours = signing.make_keys("ours")
+    loader = signing.sign(ours, (room.workshop.tools / LOADER).read_bytes())
+    bls.derive("debian-bls", "to-seal", {f"{LOADER}.signed": loader, **{
+        f"usr/lib/bootcd/keys/auto/{name}": content for name, content in signing.enrolment(ours).items()}})
+    for name, content in (("key", ours.key), ("certificate", ours.certificate)):
+        (tmp_path / name).write_bytes(content)
+    bls.build("debian-sealed", "--build-arg", "IMAGE=localhost/to-seal", "--secret", f"id=key,src={tmp_path}/key",
+              "--secret", f"id=certificate,src={tmp_path}/certificate")
+    bls.publish("debian-sealed", room)
+    with room.machine(room.install("sealed", "debian-sealed")) as machine:
+        machine.wait()
+        settle(machine)
+        chain = status(machine)["chain"]
+        assert (chain["secure-boot"], chain["sealed"], chain["image-verity"]) == (True, True, True)
+        assert (chain["signature"]["state"], chain["signature"]["signer"]) == ("valid", "CN=ours")
+        booted = deployment(machine, "booted")
+        assert (booted["boot-type"], booted["health"]) == ("uki", "good")
+        assert booted["id"] == computed(bls.mounted("debian-sealed")) == computed(bls.push("debian-sealed"))
