@@ -134,8 +134,8 @@ def shape(value: Any) -> Any:
 def test_json(machine: Machine) -> None:
     deployment = ["boot-digest", "boot-type", "created", "download-only", "etc", "generation", "health",
                   "health-reason", "id", "image", "kargs", "kargs-on-trial", "kernel-version", "manifest-digest",
-                  "options", "pins", "policy", "reset", "roles", "signed-by", "staged", "title", "verification",
-                  "version"]
+                  "on-trial", "options", "pins", "policy", "reset", "roles", "signed-by", "staged", "title",
+                  "verification", "version"]
     status = machine("status", "--json").json
     assert sorted(status) == ["chain", "deployments", "esp", "fell-back-from", "last", "sysroot", "unfinished",
                               "update", "update-time", "warnings"]
