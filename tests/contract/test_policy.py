@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+
 from bootcd.ops.rules import STEPS
 from kit.os_images import os_image
 from kit.world import World
@@ -26,3 +28,9 @@ def test_the_policy_of_a_machine(world: World) -> None:
     world.host.upgrade(download_only=True)
     assert why("download") == ["Version 1.1 is downloaded already."]
     assert world.host.policy().step("stage").allowed
+    found = world.host.upgrade(from_downloaded=True, only=f"sha256:{0:064}")
+    assert (found.outcome, "Another image is downloaded by now than sha256:000" in found.message) == ("unchanged", True)
+    time.sleep(1)  # times are told to the second
+    world.publish(os_image("1.0"))
+    assert not world.host.check().available
+    assert why("stage") == ["Version 1.1 is downloaded, but its source has taken it back."]

@@ -133,7 +133,7 @@ def test_one_step_after_the_other(bus: SystemBus, tmp_path: Path) -> None:
                                update=update(2, available=False, staged=True))
         assert (await scene.run())[0] == "/org/bootcd1/job/3"
         assert scene.started == [("check", {}), ("upgrade", {"only": digest(2), "download_only": True}),
-                                 ("upgrade", {"only": digest(2)})]
+                                 ("upgrade", {"only": digest(2), "from_downloaded": True})]
 
     play(bus, tmp_path, work, automatic="stage")
 

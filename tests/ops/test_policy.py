@@ -20,7 +20,7 @@ from kit.policy import BOOTED, MACHINE, NOW, deployment, digest, facts, failed, 
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 RUNNING = deployment(1, "booted", "default")
-STAGED = deployment(2, "staged")
+STAGED = deployment(2, "staged", staged=(NOW - 20 * MINUTE).isoformat())
 DOWNLOADED = replace(STAGED, download_only=True)
 OFFERED = facts(update=update(2))
 WAITING = facts(STAGED, RUNNING)
@@ -103,6 +103,18 @@ def test_how_far_a_machine_goes_alone(automatic: str, level: int) -> None:
 def test_nothing_is_done_where_nothing_is_to_be_done(name: str, known: Facts, text: str, waits: str) -> None:
     gate = refusal(name, known)
     assert (gate.text, gate.waits) == (text, waits)
+
+
+def test_what_the_source_has_taken_back_is_neither_staged_nor_booted() -> None:
+    """The last check was after the download, and found nothing newer than what runs."""
+    taken_back = facts(DOWNLOADED, RUNNING, update_time=(NOW - 10 * MINUTE).isoformat())
+    assert refusal("stage", taken_back).text == "Version 2 is downloaded, but its source has taken it back."
+    staged = replace(taken_back, status=replace(taken_back.status, deployments=(
+        replace(DOWNLOADED, download_only=False), RUNNING)))
+    assert refusal("reboot", staged).text == "Version 2 is staged, but its source has taken it back."
+    for offered in (update(2, available=False, staged=True), None):
+        when = "" if offered is None else (NOW - 10 * MINUTE).isoformat()
+        assert step("stage", facts(DOWNLOADED, RUNNING, update=offered, update_time=when)).allowed
 
 
 @pytest.mark.parametrize(("name", "known", "text"), [
@@ -227,7 +239,8 @@ def test_where_nobody_counts_boots_nobody_waits_for_one() -> None:
 
 def test_a_shutdown_that_did_not_do_its_work_is_not_repeated_for_ever() -> None:
     early = replace(STAGED, staged=(BOOTED - MINUTE).isoformat())
-    assert refusal("reboot", facts(early, RUNNING)).text.startswith("It was staged before this boot already")
+    gate = refusal("reboot", facts(early, RUNNING, update_time=""))
+    assert gate.text == "It was staged before this boot already, and the shutdown did not make it boot."
     for state in ("failed", "cancelled"):
         known = facts(STAGED, RUNNING, last=failed("finalize", state=state, ago=timedelta(days=2)))
         gate = refusal("reboot", known)

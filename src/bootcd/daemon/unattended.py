@@ -26,7 +26,7 @@ from ..ops.decisions import PolicyReport
 from ..ops.fleetlock import FleetLockAnswer
 from ..ops.resultjson import from_json
 from ..ops.rules import STEPS, Facts, FleetLock, Rules, iso
-from ..ops.subject import target
+from ..ops.subject import is_downloaded, target
 from ..ops.worker import FLEETLOCK
 from . import wire
 from .bus import Bus
@@ -108,7 +108,9 @@ class Unattended:
                 digest = target(facts, step)
                 self._tried[step] = digest, now
                 verb: Verb = VERBS[_JOBS[step]]
-                options = {"only": digest} if digest else {}
+                options: dict[str, Any] = {"only": digest} if digest else {}
+                if step == "stage" and is_downloaded(facts):
+                    options["from-downloaded"] = True  # the source need not be there
                 path = await self._jobs.start(call, verb, verb.arguments((), options), background=True)
                 return [path, wire.encode(await self.report())]
             return [NOTHING, wire.encode(await self.report("Nothing is to be done now."))]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from . import rollout
 from .rules import Facts, Rules, Verdict
-from .subject import is_missing, name_of, shown, tracked, version_of
+from .subject import is_missing, is_taken_back, name_of, shown, tracked, version_of
 
 BOOT_SPREAD = timedelta(hours=1)
 """In so much time, those machines ask that missed their moment because they were off."""
@@ -77,6 +77,9 @@ def _stage_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
     if not staged.download_only:
         return Verdict("update", False, f"Version {version_of(staged)} is staged already.",
                        waits="a check finds a newer image")
+    if is_taken_back(facts, staged):
+        what = f"Version {version_of(staged)} is downloaded, but its source has taken it back."
+        return Verdict("update", False, what, waits="a check finds a newer image")
     return Verdict("update", True, f"Version {version_of(staged)} is downloaded.")
 
 
@@ -91,6 +94,9 @@ def _reboot_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
                        waits="a person reboots")
     if staged is None or staged.download_only:
         return Verdict("update", False, "Nothing is staged that a reboot would bring.", waits="something is staged")
+    if is_taken_back(facts, staged):
+        return Verdict("update", False, f"Version {version_of(staged)} is staged, but its source has taken it back.",
+                       waits="a check finds a newer image, or a person reboots")
     return Verdict("update", True, f"Version {version_of(staged)} is staged.")
 
 

@@ -8,6 +8,7 @@ from datetime import datetime
 from ..errors import BootcdError
 from ..model import ImageReference
 from ..schedule import DAYS
+from . import rollout
 from .results import CheckResult, DeploymentInfo
 from .rules import Facts, Rules
 
@@ -20,6 +21,18 @@ def target(facts: Facts, step: str) -> str:
     if step in ("download", "stage") and update is not None and update.available:
         return update.manifest_digest
     return staged.manifest_digest if staged is not None else ""
+
+
+def is_downloaded(facts: Facts) -> bool:
+    """Whether the image that would be staged lies here and only has to be made to boot."""
+    staged = facts.status.with_role("staged")
+    return staged is not None and staged.download_only and staged.manifest_digest == target(facts, "stage")
+
+
+def is_taken_back(facts: Facts, staged: DeploymentInfo) -> bool:
+    """Whether a check after the staging has found that the source offers neither this image nor a newer one."""
+    asked, since = rollout.moment(facts.status.update_time), rollout.moment(staged.staged)
+    return facts.status.update is None and asked is not None and since is not None and asked > since
 
 
 def subject(facts: Facts, step: str) -> CheckResult | None:

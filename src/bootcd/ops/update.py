@@ -121,7 +121,7 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
         if not download_only:
             _check_proven(session, facts, allow_untried)
         if from_downloaded:
-            return _take_downloaded(session, facts, allow_rejected)
+            return _take_downloaded(session, facts, allow_rejected, only)
         reference = ImageReference.parse(tracked.image)
         if download_only and facts.staged is not None and not facts.staged.locked:
             # Whoever may only download shall not undo what was decided about the next boot.
@@ -258,12 +258,15 @@ def _settled(session: Session, facts: Facts, fetched: FetchedManifest, download_
                         describe.deployment(facts, current))
 
 
-def _take_downloaded(session: Session, facts: Facts, allow_rejected: bool) -> ChangeResult:
+def _take_downloaded(session: Session, facts: Facts, allow_rejected: bool, only: str) -> ChangeResult:
     """Let the staged deployment boot next, which was verified when it was downloaded. Raises NothingStaged, and Refused
     when a part of it is gone."""
     staged = facts.staged
     if staged is None:
         raise NothingStaged("nothing is downloaded that could be taken", advice="'bootcctl upgrade' downloads it.")
+    if only not in ("", staged.manifest_digest):
+        return ChangeResult("unchanged", f"Another image is downloaded by now than {only}; nothing is done.",
+                            describe.deployment(facts, staged))
     why = describe.rejection(session.machine.sysroot, facts, staged.manifest_digest)
     if why and not allow_rejected:
         return ChangeResult("rejected", f"Deployment {staged.short_id}, which is downloaded, is not taken: {why}. "
