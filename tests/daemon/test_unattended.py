@@ -19,7 +19,7 @@ from bootcd.daemon import unattended
 from bootcd.daemon.bus import Bus, Call
 from bootcd.daemon.jobs import Settings
 from bootcd.daemon.unattended import Unattended
-from bootcd.errors import RebootRefused
+from bootcd.errors import Busy, RebootRefused
 from bootcd.ops import surroundings
 from bootcd.ops.decisions import PolicyReport
 from bootcd.ops.resultjson import from_json
@@ -54,6 +54,7 @@ class Scene:
         self.status = facts(update_time=datetime.now(UTC).isoformat()).status
         self.config = config
         self.started: list[tuple[str, dict[str, Any]]] = []
+        self.busy = False
         self._made = (connection, directory)
         self.unattended = self.again()
 
@@ -71,6 +72,8 @@ class Scene:
 
     async def start(self, call: Call, verb: Any, arguments: dict[str, Any], *, background: bool) -> str:
         assert background
+        if self.busy:
+            raise Busy("somebody is at it")
         self.started.append((verb.kind, arguments))
         return f"/org/bootcd1/job/{len(self.started)}"
 
@@ -123,6 +126,10 @@ async def until(holds: Callable[[], bool]) -> None:
 def test_one_step_after_the_other(bus: SystemBus, tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         scene.status = replace(scene.status, update_time="")
+        scene.busy = True
+        with pytest.raises(Busy):
+            await scene.run()
+        scene.busy = False
         assert (await scene.run())[0] == "/org/bootcd1/job/1"
         assert (await scene.run())[0] == "/", "the check has led to nothing"
         scene.status = replace(scene.status, update_time=datetime.now(UTC).isoformat(), update=update(2))
@@ -147,6 +154,16 @@ def test_what_cannot_be_asked_is_no_obstacle_until_it_is_needed(bus: SystemBus, 
         path, report = await scene.run()
         assert (path, report.reboot_time) == ("/", "")
         assert [gate.gate for gate in report.step("reboot").gates if not gate.allows] == ["tried"]
+
+    play(bus, tmp_path, work)
+
+
+def test_many_who_ask_cost_others_little(bus: SystemBus, logind: Logind, tmp_path: Path) -> None:
+    async def work(scene: Scene) -> None:
+        logind.tell("AddMethod", "sssss", logind.interface, "ListSessions", "", "a(susso)", "ret = []")
+        reports = await asyncio.gather(*(scene.unattended.report() for _ in range(200)))
+        assert len({report.automatic for report in reports}) == 1
+        assert len(logind.calls("ListSessions")) <= 2, "what began after the question is shared"
 
     play(bus, tmp_path, work)
 

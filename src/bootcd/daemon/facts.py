@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 PATIENCE = 2.0
 """Seconds that a service has for all that it is asked."""
-MAX_SESSIONS = 64
+MAX_SESSIONS = 32
 """Sessions that are looked at; more are people enough."""
 LOGIND = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 

@@ -11,6 +11,7 @@ that users are warned; until it comes, the policy is asked again and again, and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import os
@@ -25,14 +26,16 @@ from ..ops import policy, surroundings
 from ..ops.decisions import PolicyReport
 from ..ops.fleetlock import FleetLockAnswer
 from ..ops.resultjson import from_json
-from ..ops.rules import STEPS, Facts, FleetLock, Rules, iso
+from ..ops.rules import STEPS, Facts, FleetLock, Rules, Surroundings, iso
 from ..ops.subject import is_downloaded, target
 from ..ops.worker import FLEETLOCK
 from . import wire
 from .bus import Bus
 from .exports import BusError, Call
-from .facts import LOGIND, gather, planned_shutdown
+from .facts import LOGIND, PATIENCE, gather, planned_shutdown
+from .inthread import in_thread
 from .jobs import Jobs, Settings
+from .latest import Latest
 from .state import State
 from .verbs import VERBS, Verb
 from .worker import Request, Worker
@@ -73,6 +76,8 @@ class Unattended:
         self._state = state
         self._jobs = jobs
         self._settings = settings
+        # Everybody may ask, and each answer takes questions to others: one after the other, for all who wait.
+        self._surroundings = Latest(self._look_around)
         self._turn = asyncio.Lock()
         self._tried: dict[str, tuple[str, datetime]] = {}
         self._fleetlock = FleetLock()
@@ -83,6 +88,7 @@ class Unattended:
 
     def close(self) -> None:
         """Stop looking; a reboot that is planned stays so."""
+        self._surroundings.close()
         if self._watch is not None:
             self._watch.cancel()
 
@@ -106,12 +112,12 @@ class Unattended:
                 if step == "reboot":
                     return [NOTHING, wire.encode(await self.report(await self._reboot()))]
                 digest = target(facts, step)
-                self._tried[step] = digest, now
                 verb: Verb = VERBS[_JOBS[step]]
                 options: dict[str, Any] = {"only": digest} if digest else {}
                 if step == "stage" and is_downloaded(facts):
                     options["from-downloaded"] = True  # the source need not be there
                 path = await self._jobs.start(call, verb, verb.arguments((), options), background=True)
+                self._tried[step] = digest, now
                 return [path, wire.encode(await self.report())]
             return [NOTHING, wire.encode(await self.report("Nothing is to be done now."))]
 
@@ -136,12 +142,19 @@ class Unattended:
         return Rules.of(self._settings().config, surroundings.time_zone())
 
     async def _facts(self) -> tuple[Facts, Rules, datetime]:
-        around, status = await asyncio.gather(gather(self._bus, surroundings.surroundings()), self._state.fresh())
+        around, status = await asyncio.gather(self._surroundings.ask(), self._state.fresh())
         plan = self._plan
         if plan is not None and around.shutdown is not None and _is_ours(plan, around.shutdown):
             around = replace(around, shutdown=None)
         return (Facts(status, around, self._fleetlock, dict(self._tried), self._dismissed), self._rules(),
                 surroundings.now())
+
+    async def _look_around(self) -> Surroundings:
+        known = Surroundings()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                known = await in_thread(surroundings.surroundings)  # a battery may take its time
+        return await gather(self._bus, known)
 
     # --- the lock server ------------------------------------------------------------------------------------------
 
