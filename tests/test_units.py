@@ -238,7 +238,11 @@ def test_the_policy_is_woken_often_and_each_machine_at_a_moment_of_its_own(unit:
     assert timer["OnCalendar"] == ["*:00/15"]
     assert timer["RandomizedDelaySec"] == ["15min"]
     assert timer["FixedRandomDelay"] == ["yes"]
-    assert unit("bootcd-update.service")["ExecStart"][0].endswith("/bootcctl policy run")
+    service = unit("bootcd-update.service")
+    assert service["ExecStart"][0].endswith("/bootcctl policy run")
+    # The journal has no lines about nothing, and all about errors.
+    assert (service["StandardOutput"], service["SyslogLevel"], service["LogLevelMax"]) == (
+        ["null"], ["warning"], ["notice"])
 
 
 def script(line: str) -> list[str]:
