@@ -15,6 +15,7 @@ from typing import Any
 from .. import __version__, config
 from ..config import Config
 from ..errors import BootcdError, ConfigError
+from ..linux.files import leave_fail_points
 from ..ops.news import Notice
 from ..ops.results import Status
 from . import chronicle, events, notify
@@ -50,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run until told to stop; the exit status."""
     options = _parser().parse_args(arguments)
     _start_logging(options.debug)
+    leave_fail_points()
     try:
         return asyncio.run(Daemon(options.sysroot, options.esp, options.config).run())
     except BootcdError as error:

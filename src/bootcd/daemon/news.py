@@ -79,7 +79,7 @@ class News:
             self._compare()
             to_keep, self._to_keep = self._to_keep, []
             changed, self._changed = self._changed, False
-            if to_keep:
+            if to_keep and (changed or self._directory is not None):
                 notices = [notice for _, found in to_keep for notice in found]
                 await in_thread(partial(self._keep, to_keep[-1][0], notices, self._told, changed))
         except Exception:

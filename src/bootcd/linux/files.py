@@ -68,6 +68,13 @@ def step(name: str) -> None:
             os._exit(CRASH_STATUS)
 
 
+def leave_fail_points() -> None:
+    """To the processes that this one starts: the daemon keeps files of its own, and it is its workers that shall
+    end."""
+    global _crash_name
+    _crash_name = ""
+
+
 # --- errors -----------------------------------------------------------------------------------------------------
 
 
