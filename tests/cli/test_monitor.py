@@ -206,6 +206,17 @@ def test_others_are_not_believed(bus: SystemBus) -> None:
     assert found[-1]["state"] == "succeeded"
 
 
+def test_news_for_people(bus: SystemBus) -> None:
+    """Its sentence may hold words of an image; a signal of another form is passed over."""
+    def play(fake: FakeDaemon) -> None:
+        fake.emit(ROOT, MANAGER, "Notice", "ss", "applied", "nonsense")
+        fake.emit(ROOT, MANAGER, "Notice", "ssa{sv}", "applied", "It runs\x1b[31m.", {"image": Variant("s", "os:1")})
+
+    (found,) = events(bus, acting(play), until="notice")
+    assert (found["notice"], found["facts"]) == ("applied", {"image": "os:1"})
+    assert text(found, False).endswith("  applied: It runs\N{REPLACEMENT CHARACTER}[31m.")
+
+
 def test_the_bus_goes(bus: SystemBus) -> None:
     with FakeDaemon(bus.address, acting()), Connection(bus.address) as connection:
         watcher = Watcher(connection).events()
