@@ -129,6 +129,12 @@ def test_a_list_that_cannot_be_used(server: ScriptedServer, options: SourceOptio
         found(f"{server.host}/os:1", options)
 
 
+def test_a_list_that_never_comes_is_not_waited_for_as_long_as_an_image(server: ScriptedServer) -> None:
+    server.serve(LIST, Reply(503))
+    with pytest.raises(SourceUnreachable, match="gave up after 3 attempts"):
+        found(f"{server.host}/os:1", replace(FAST, attempts=50))
+
+
 def test_too_many(server: ScriptedServer) -> None:
     many = [ArtifactBuilder(IMAGE, KIND, annotations={"number": str(number)}) for number in range(MAX_REFERRERS + 1)]
     serve_list(server, IMAGE, *many)

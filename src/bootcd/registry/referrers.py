@@ -22,7 +22,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from ..errors import BlobMismatch, BlobNotFound, ImageNotFound, OciError
@@ -38,6 +38,8 @@ MAX_REFERRERS = 100
 """Artifacts of one type at one image. Whoever can push can add more; they would only cost time."""
 MAX_PAGES = 8
 """Answers in which a registry may list them; together they have at most MAX_DOCUMENT bytes."""
+ATTEMPTS = 3
+"""How often a list is asked for that does not come: most images need none."""
 NO_LIST = (400, 404, 405, 501)
 """What registries answer that know no such address."""
 
@@ -95,7 +97,8 @@ def referrers_of(reference: ImageReference, options: SourceOptions, pages: Pages
                  artifact_type: str) -> tuple[Descriptor, ...]:
     """What `HasReferrers.referrers` returns and raises, from the answers of a registry."""
     what = f"{reference}: what is attached to {digest}"
-    answers = persist(options, lambda: pages(digest, artifact_type))
+    patience = replace(options, attempts=min(options.attempts, ATTEMPTS))
+    answers = persist(patience, lambda: pages(digest, artifact_type))
     if not answers:
         try:
             answers = [persist(options, lambda: documents(tag_of(digest), None))[0]]
