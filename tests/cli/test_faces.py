@@ -161,7 +161,7 @@ def test_the_daemon_goes_in_the_middle(bus: SystemBus, machine: Machine) -> None
 def test_in_the_background_without_a_daemon(machine: Machine) -> None:
     program = ("import os, sys; from bootcd.cli.main import main\n"
                "status = main(sys.argv[1:]); print(status, os.getpriority(os.PRIO_PROCESS, 0))")
-    for option, priority in (([], 0), (["--background"], 19)):
+    for option, priority in (([], os.getpriority(os.PRIO_PROCESS, 0)), (["--background"], 19)):
         done = subprocess.run(
             [sys.executable, "-c", program, "--sysroot", "sysroot", "--esp", "esp", "cleanup", "--dry-run", *option],
             cwd=machine.path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
