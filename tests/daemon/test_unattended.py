@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -303,6 +306,15 @@ def test_a_reboot_that_does_not_come_is_given_up(
         assert (await scene.run())[1].reboot_time == "", "not at once again"
 
     play(bus, tmp_path, work, reboot_warning="1s")
+
+
+def test_the_daemon_loads_nothing_that_talks_to_servers() -> None:
+    """Which takes time at its start, and memory for as long as it runs; a worker asks them."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import bootcd.daemon.main, sys; print(sorted(sys.modules))"], capture_output=True,
+        text=True, check=True, env={"PYTHONPATH": ":".join(sys.path)})
+    assert not {"requests", "urllib3", "bootcd.registry", "bootcd.store", "bootcd.ops.direct"} & set(
+        ast.literal_eval(done.stdout))
 
 
 # --- the lock server --------------------------------------------------------------------------------------------------

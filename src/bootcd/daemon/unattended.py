@@ -24,11 +24,9 @@ from typing import Any
 from ..errors import FormatError, RebootRefused
 from ..ops import policy, surroundings
 from ..ops.decisions import PolicyReport
-from ..ops.fleetlock import FleetLockAnswer
 from ..ops.resultjson import from_json
-from ..ops.rules import STEPS, Facts, FleetLock, Rules, Surroundings, iso
+from ..ops.rules import FLEETLOCK, STEPS, Facts, FleetLock, FleetLockAnswer, Rules, Surroundings, iso
 from ..ops.subject import is_downloaded, target
-from ..ops.worker import FLEETLOCK
 from . import wire
 from .bus import Bus
 from .exports import BusError, Call

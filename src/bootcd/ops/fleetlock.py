@@ -6,23 +6,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..config import Config
 from ..registry import fleetlock
 from ..registry.sources import SourceOptions
+from .rules import FleetLockAnswer
 from .surroundings import surroundings
 
 _APPLICATION = bytes.fromhex("6d9a8d4c9c0f4a55b1f0f3a2b0a7c1e4")
-
-
-@dataclass(frozen=True, slots=True)
-class FleetLockAnswer:
-    """Whether the lock server consents, and why not."""
-
-    granted: bool
-    why: str = ""
 
 
 def ask(config: Config, step: str) -> FleetLockAnswer:

@@ -13,6 +13,8 @@ from .decisions import GateInfo
 from .results import Status
 
 STEPS = ("check", "download", "stage", "reboot")
+FLEETLOCK = "fleetlock"
+"""What a worker is asked, instead of a verb, to do `fleetlock.ask` with its argument `step`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,14 @@ class FleetLock:
     steady: bool = False
     problem: str = ""
     retry: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetLockAnswer:
+    """Whether the lock server consents, and why not."""
+
+    granted: bool
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,15 +48,13 @@ from .last import LOST, lost
 from .machine import Machine
 from .resultjson import from_json, to_json
 from .results import LastResult
+from .rules import FLEETLOCK
 
 VERBS = frozenset({"status", "explain", "check", "upgrade", "switch", "rollback", "pin", "unpin", "unstage", "reset",
                    "finalize", "boot_complete", "cleanup", "fsck", "image_pull", "image_list", "image_inspect",
                    "image_remove", "image_verify", "kargs_show", "kargs_add", "kargs_remove", "kargs_replace",
                    "kargs_reload"})
 """What may be asked. Mounting is not among them: nobody else would see the mount."""
-
-FLEETLOCK = "fleetlock"
-"""What is asked, instead of a verb, to do `fleetlock.ask` with its argument `step`."""
 
 GO_WAIT = 3.0
 """Seconds that a change of the boot entry waits for the parent to hold back a shutdown."""
