@@ -57,6 +57,8 @@ class Config:
     even ask)."""
     pull_by_file: bool = True
     """Whether layers in the format zstd:chunked are fetched by file, where that saves something."""
+    pull_deltas: bool = True
+    """Whether deltas that are attached to an image are looked for, and used where that saves something."""
     registry_ca_file: str = ""
     """PEM file with the authorities trusted in place of the system's; empty for those."""
     registry_auth_file: str = ""

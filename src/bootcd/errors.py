@@ -18,7 +18,8 @@ exit status, so that a script can test for "no space" without knowing which file
     │                              StatedDigestMismatch
     ├── SourceError            7   SourceUnreachable, AuthenticationFailed, BlobNotFound
     ├── NoSpace                8   RootFull, EspFull, DiskTooSmall
-    ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge, LintFailed
+    ├── ImageUnusable          9   NotBootable, NoMatchingPlatform, LayerConflict, LayerTooLarge, DeltaUnusable,
+    │                              LintFailed
     ├── RepositoryError       10   RepositoryTooNew, RepositoryConflict, RepositoryDamaged
     ├── Refused               11   NothingStaged, NotProven, NoRollback, TargetInUse, DeviceInUse, DeviceNotEmpty,
     │                              NotAdoptable, RegistryBlocked, DownloadTooLarge, ConnectionMetered,
@@ -238,6 +239,13 @@ class LayerConflict(ImageUnusable):
 
 class LayerTooLarge(ImageUnusable, advice="Raise max-layer-size in bootcd.toml if the image is trusted."):
     """A layer grows beyond the configured bound when decompressed."""
+
+
+class DeltaUnusable(
+    ImageUnusable,
+    advice="Take the whole image, or a delta from one of the images that 'bootcctl image list' shows.",
+):
+    """A delta is made from an image that is not here, or lacks a layer."""
 
 
 class LintFailed(ImageUnusable, advice="'bootcctl container lint --list' tells why each of them matters; --skip leaves "

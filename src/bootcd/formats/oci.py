@@ -29,6 +29,9 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_CONFIG = "application/vnd.docker.container.image.v1+json"
 
+DELTA = "application/vnd.io.github.containers.oci-delta.v1"
+"""Type of an artifact that leads from one image to another (`ocidelta`)."""
+
 INDEX_TYPES = frozenset({INDEX, DOCKER_LIST})
 MANIFEST_TYPES = frozenset({MANIFEST, DOCKER_MANIFEST})
 CONFIG_TYPES = frozenset({CONFIG, DOCKER_CONFIG})
@@ -202,10 +205,11 @@ class Index:
 
     def named(self, name: str | None) -> Descriptor:
         """The image of a layout with this name; without a name, the only one, where signatures and other things that
-        are about an image do not count. Raises ImageNotFound."""
+        are about an image do not count; and without an image, the only delta. Raises ImageNotFound."""
         if name is None:
             found = [item for item in self.manifests if item.artifact_type in (None, *CONFIG_TYPES)
                      and not _COMPANION.fullmatch(item.annotations.get(REF_NAME, ""))]
+            found = found or [item for item in self.manifests if item.artifact_type == DELTA]
         else:
             found = [item for item in self.manifests if item.annotations.get(REF_NAME) == name]
         if len({item.digest for item in found}) == 1:
@@ -217,6 +221,11 @@ class Index:
             raise ImageNotFound(f"the layout has no image named '{name}', only: {names or 'none'}", advice="")
         what = "holds several images" if name is None else f"has several images named '{name}'"
         raise ImageNotFound(f"the layout {what}: {names}", advice="Name one, as in oci:DIRECTORY:NAME.")
+
+
+def signature_tag(digest: str) -> str:
+    """The tag under which cosign's signatures of a manifest are."""
+    return digest.replace(":", "-") + ".sig"
 
 
 def parse_layout(data: bytes) -> None:

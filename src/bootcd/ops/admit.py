@@ -58,7 +58,7 @@ def admit(machine: Machine, source: Source) -> Admitted:
     fetched = source.manifest(Platform.current())
     judgement = judge(machine, source, fetched)
     if not judgement.accepted:
-        raise refusal(f"{_named(source)} ({fetched.digest})", judgement)
+        raise refusal(f"{name_of(source)} ({fetched.digest})", judgement)
     admitted = Admitted(fetched, Verification.of(judgement))
     verified = admitted.verification
     log.debug("%s (%s) is let in as %s%s%s", source.reference, fetched.digest, verified.kind,
@@ -78,7 +78,7 @@ def judge(machine: Machine, source: Source, fetched: FetchedManifest) -> Judgeme
     return trust.judge(loaded, source, fetched)
 
 
-def _named(source: Source) -> str:
+def name_of(source: Source) -> str:
     """The image as errors name it, with the place that it was carried in."""
     return f"{source.reference} from {source.place}" if isinstance(source, Carried) else str(source.reference)
 

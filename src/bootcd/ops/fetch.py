@@ -21,9 +21,10 @@ from ..model import Progress
 from ..registry.blob import LayerReader
 from ..registry.carried import is_remote
 from ..registry.partial import Partial, Partials
-from ..registry.sources import Source
+from ..registry.sources import FetchedManifest, Source
 from ..store.layers import LayerStats, import_layer
 from ..store.repository import Repository
+from .bydelta import ByDelta
 from .byfile import ByFile
 
 _PIECE = 1 << 20
@@ -36,9 +37,10 @@ class Layers:
     `resumed` how many bytes an earlier attempt had left of them."""
 
     def __init__(
-        self, repository: Repository, source: Source, missing: Iterable[tuple[Descriptor, str]], *,
-        config: Config, progress: Progress, partials: Partials,
+        self, repository: Repository, source: Source, fetched: FetchedManifest,
+        missing: Iterable[tuple[Descriptor, str]], *, config: Config, progress: Progress, partials: Partials,
     ) -> None:
+        """Raises DeltaUnusable."""
         self.left = list(missing)
         self.stats = LayerStats()
         self.resumed = 0
@@ -54,16 +56,17 @@ class Layers:
         self._readers: set[LayerReader] = set()
         self._stopped = False
         self._by_file = ByFile(repository, source, config, self._guard, progress, self._held)
+        self._by_delta = ByDelta(repository, source, fetched, self.left, config, self._guard, progress, self._held)
 
     @property
     def saved(self) -> int:
         """Compressed bytes of imported layers that were here, in other layers."""
-        return self._by_file.saved
+        return self._by_file.saved + self._by_delta.saved
 
     @property
     def wasted(self) -> int:
         """Bytes that came in the attempt to save some."""
-        return self._by_file.wasted
+        return self._by_file.wasted + self._by_delta.wasted
 
     @property
     def size(self) -> int:
@@ -120,16 +123,18 @@ class Layers:
             reader.stop()
 
     def _one(self, descriptor: Descriptor, diff_id: str) -> None:
-        if not self._import_by_file(descriptor, diff_id):
+        if not self._import_in_part(descriptor, diff_id):
             self._import_whole(descriptor, diff_id)
         self._partials.remove(descriptor.digest)
         with self._lock:
             self.left.remove((descriptor, diff_id))
 
-    def _import_by_file(self, descriptor: Descriptor, diff_id: str) -> bool:
-        if descriptor.digest in self._partials.sizes():  # the rest of it costs less than looking for files
+    def _import_in_part(self, descriptor: Descriptor, diff_id: str) -> bool:
+        if self._is_remote and descriptor.digest in self._partials.sizes():  # the rest of it costs less than a look
             return False
-        stats = self._by_file.import_layer(descriptor, diff_id)
+        stats = self._by_delta.import_layer(descriptor, diff_id)
+        if stats is None:
+            stats = self._by_file.import_layer(descriptor, diff_id)
         if stats is not None:
             with self._lock:
                 self.stats.add(stats)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..config import Config
-from ..errors import DownloadTooLarge, NoMatchingPlatform, RootFull, UsageError
+from ..errors import DeltaUnusable, DownloadTooLarge, NoMatchingPlatform, RootFull, UsageError
 from ..formats import oci
 from ..formats.sealing import Stated
 from ..model import ImageReference, Platform, Progress
@@ -24,7 +24,8 @@ from ..store.layers import has_layer
 from ..store.ociimages import OciImages
 from ..store.repository import Repository
 from . import rollout
-from .admit import Admitted
+from .admit import Admitted, name_of
+from .bydelta import check_delta
 from .fetch import Layers
 from .results import PullStats
 from .sight import check_sight
@@ -119,7 +120,7 @@ def source_of(reference: ImageReference, config: Config, take_from: str = "") ->
 
 def examine(repository: Repository, source: Source, admitted: Admitted) -> Offer:
     """Fetch the config and see which layers are missing. Raises NoMatchingPlatform when the image is not for us, and
-    StatedDigestMismatch."""
+    StatedDigestMismatch, DeltaUnusable when there is a delta that does not lead to it from here."""
     config_data, config = fetch_config(source, admitted)
     found = stated(source, admitted.fetched)
     check_documents(str(source.reference), found, admitted.fetched.data, config_data)
@@ -128,8 +129,13 @@ def examine(repository: Repository, source: Source, admitted: Admitted) -> Offer
     for descriptor, diff_id in layers:
         if diff_id not in missing and not has_layer(repository, diff_id):
             missing[diff_id] = descriptor
-    return Offer(admitted, config_data, config, layers,
-                 tuple((descriptor, diff_id) for diff_id, descriptor in missing.items()), found)
+    lacking = tuple((descriptor, diff_id) for diff_id, descriptor in missing.items())
+    if admitted.fetched.delta is not None:
+        try:
+            check_delta(repository, admitted.fetched.delta, lacking)
+        except DeltaUnusable as error:
+            raise DeltaUnusable(f"{name_of(source)}: {error}") from None
+    return Offer(admitted, config_data, config, layers, lacking, found)
 
 
 def fetch_config(source: Source, admitted: Admitted) -> tuple[bytes, oci.Config]:
@@ -166,7 +172,8 @@ def pull(
     some. Raises RootFull otherwise, and what reading the source raises.
     """
     partials.prune({descriptor.digest for descriptor, _ in offer.missing})
-    layers = Layers(repository, source, offer.missing, config=config, progress=progress, partials=partials)
+    layers = Layers(repository, source, offer.fetched, offer.missing, config=config, progress=progress,
+                    partials=partials)
     while layers.left:
         progress.begin(f"Downloading {len(layers.left)} of {len(offer.layers)} layers", layers.size)
         try:

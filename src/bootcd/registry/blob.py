@@ -11,6 +11,7 @@ visible.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import threading
 import time
@@ -171,12 +172,14 @@ class LayerReader:
 
     `diff_id` is what the image's config names; `max_size` bounds the uncompressed size in bytes; `progress` hears of
     compressed bytes; `partial` is where they are kept. `pieces` makes the stream, for layers that are not fetched
-    whole. One thread reads; `close` may be called from any thread and at any time, and must be called (or use `with`).
+    whole; `unpack` makes it of the blob, in place of decompression. One thread reads; `close` may be called from any
+    thread and at any time, and must be called (or use `with`).
     """
 
     def __init__(
         self, source: Blobs, descriptor: Descriptor, diff_id: str, *, max_size: int, progress: Progress | None = None,
         partial: Partial | None = None, pieces: Callable[[Wait], Pieces] | None = None,
+        unpack: Callable[[Iterator[bytes]], Iterator[bytes]] | None = None,
     ) -> None:
         """Starts to download. Raises OciError when the descriptor is of no layer that can be read."""
         self._what = f"{source.reference}: layer {descriptor.digest}"
@@ -184,7 +187,8 @@ class LayerReader:
             raise OciError(f"{self._what}: diff ID {diff_id!r:.100} is no digest")
         if descriptor.urls:
             raise OciError(f"{self._what}: is a foreign layer, which is not fetched from other places")
-        self._compression = descriptor.compression
+        if unpack is None:
+            unpack = functools.partial(decompress, compression=descriptor.compression)
         self._diff_id = diff_id
         self._max_size = max_size
         self._ready = threading.Condition()
@@ -201,7 +205,7 @@ class LayerReader:
             self._transfer = self._pieces = pieces(self._pause)
         else:
             transfer = _Transfer(source, descriptor, self._what, progress or SilentProgress(), self._pause, partial)
-            self._transfer, self._pieces = transfer, decompress(transfer, self._compression)
+            self._transfer, self._pieces = transfer, unpack(transfer)
         # A daemon, because nothing wakes it up while a server takes its time to answer at all.
         self._thread = threading.Thread(target=self._run, name=f"layer {descriptor.digest[:19]}", daemon=True)
         self._thread.start()

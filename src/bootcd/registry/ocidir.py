@@ -5,6 +5,9 @@
     DIRECTORY/index.json            the images, named by an annotation
     DIRECTORY/blobs/ALGORITHM/HEX   everything else
 
+A delta in place of an image (`formats.ocidelta`) is the image that it leads to, with the signatures that it has; of the
+layers there is what makes them out of those of another image.
+
 A path is made of nothing but a digest that was checked, so it stays inside. What is opened must be a regular file,
 possibly through a symbolic link, since shared blob directories are made that way.
 
@@ -16,11 +19,20 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import BlobMismatch, BlobNotFound, ImageNotFound, OciError, SourceUnreachable
-from ..formats.oci import MAX_DOCUMENT, Descriptor, Index, Manifest, parse_layout
+from ..formats.oci import (
+    DELTA,
+    MAX_DOCUMENT,
+    Descriptor,
+    Index,
+    Manifest,
+    parse_layout,
+    signature_tag,
+)
+from ..formats.ocidelta import Delta
 from ..model import ImageReference, Platform, is_digest
 from .referrers import chosen
 from .resolve import located, resolve, verify
@@ -107,19 +119,34 @@ class LayoutSource:
         what = str(self.reference)
         try:
             top = self._selected(self._index())
+            data = self._document(top)
+            delta = _delta(data)
+            if delta is not None:
+                top = delta.manifest
+                data = self._document(top)
         except (OciError, ImageNotFound) as error:
             raise located(error, what) from None
-        return resolve(what, self._document(top), top.media_type, top.digest, platform, self._document)
+        found = resolve(what, data, top.media_type, top.digest, platform, self._document)
+        return replace(found, delta=delta)
 
     def companion(self, tag: str) -> Manifest:
         try:
-            return Manifest.parse(self._document(self._index().named(tag)))
+            index = self._index()
+            try:
+                return Manifest.parse(self._document(index.named(tag)))
+            except ImageNotFound:
+                carried = self._signatures(index, tag)
+                if carried is None:
+                    raise
+                return carried
         except (OciError, ImageNotFound) as error:
             raise located(error, f"{self.reference}: {tag}") from None
 
     def referrers(self, digest: str, artifact_type: str) -> tuple[Descriptor, ...]:
+        index = self._index()
         # Nothing that tells no type: that may be every image of a large layout.
-        return tuple(item for item in chosen(self._index(), artifact_type) if item.artifact_type is not None)
+        listed = (item for item in chosen(index, artifact_type) if item.artifact_type is not None)
+        return (*listed, *(item for item, _ in self._embedded(self._delta(index))))
 
     def artifact(self, descriptor: Descriptor) -> Manifest:
         what = f"{self.reference}: artifact {descriptor.digest}"
@@ -144,7 +171,35 @@ class LayoutSource:
         for item in index.manifests:
             if item.digest == digest:
                 return item
+        for item in index.manifests[:1]:
+            delta = _delta(self._document(item))
+            if delta is not None and delta.target == digest:
+                return item
         raise ImageNotFound(f"the layout has no image {digest}")
+
+    def _delta(self, index: Index) -> Delta | None:
+        """What is there in place of an image, if it is a delta."""
+        try:
+            return _delta(self._document(self._selected(index)))
+        except (OciError, ImageNotFound):
+            return None
+
+    def _embedded(self, delta: Delta | None) -> Iterator[tuple[Descriptor, Manifest]]:
+        """The signatures that a delta has, each a manifest. One that is broken shall not hide the others."""
+        for item in delta.signatures if delta is not None else ():
+            try:
+                yield item, Manifest.parse(self._document(item))
+            except (OciError, BlobMismatch, BlobNotFound):
+                continue
+
+    def _signatures(self, index: Index, tag: str) -> Manifest | None:
+        """What would be under a tag for signatures if those that a delta has were there, all together."""
+        delta = self._delta(index)
+        if delta is None or tag != signature_tag(delta.target):
+            return None
+        found = [manifest for _, manifest in self._embedded(delta)]
+        layers = (layer for manifest in found for layer in manifest.layers)
+        return replace(found[0], layers=tuple(layers)) if found else None
 
     def _document(self, descriptor: Descriptor) -> bytes:
         what = f"{self.reference}: manifest {descriptor.digest}"
@@ -168,6 +223,15 @@ class LayoutSource:
         if region is None:
             raise OciError(f"no image layout: there is no {name}")
         return b"".join(FileStream(f"{self.reference}: {name}", region.at_most(limit, name), 0))
+
+
+def _delta(data: bytes) -> Delta | None:
+    """The delta that a manifest is of, if any. Raises OciError when that is malformed."""
+    try:
+        manifest = Manifest.parse(data)
+    except OciError:
+        return None  # an index, or what gets its error elsewhere
+    return Delta.of(manifest) if manifest.artifact_type == DELTA else None
 
 
 class OciDirectory(LayoutSource):

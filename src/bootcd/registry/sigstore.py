@@ -27,7 +27,7 @@ from typing import Protocol
 from ..errors import BlobMismatch, BlobNotFound, ImageNotFound, OciError, SignatureError
 from ..formats import rekor, simplesigning
 from ..formats.documents import parse_object
-from ..formats.oci import Descriptor
+from ..formats.oci import Descriptor, signature_tag
 from ..formats.trustpolicy import SigstoreSigned
 from .blob import read_blob
 from .fulcio import Authority, Leaf
@@ -106,15 +106,10 @@ class Attachment:
         return simplesigning.parse_claim(self.content, simplesigning.COSIGN)
 
 
-def tag_of(digest: str) -> str:
-    """The tag under which the signatures of a manifest are."""
-    return digest.replace(":", "-") + ".sig"
-
-
 def attachments(source: Source, digest: str) -> Iterator[Attachment]:
     """The signatures of a manifest, as they are read. Raises OciError when there are too many or what holds them is
     malformed, and what a source raises."""
-    tag = tag_of(digest)
+    tag = signature_tag(digest)
     try:
         manifest = source.companion(tag)
     except ImageNotFound:

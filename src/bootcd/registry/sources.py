@@ -22,6 +22,7 @@ from typing import Protocol, runtime_checkable
 
 from ..errors import BootcdError, UsageError
 from ..formats.oci import Descriptor, Index, Manifest
+from ..formats.ocidelta import Delta
 from ..model import ImageReference, Platform
 from .observe import Observer
 from .registries import Endpoint, Registries
@@ -91,6 +92,8 @@ class FetchedManifest:
 
     `manifest` says what to fetch. As a rule it is what `data` says; where a source has the layers in another form, the
     descriptors are those of that form, and the diff IDs in the config tell that the layers are the same.
+
+    With `delta` the source has nothing but that of the image: layers that are not in it have to be here already.
     """
 
     data: bytes
@@ -98,6 +101,7 @@ class FetchedManifest:
     manifest: Manifest
     reference_digest: str
     indexes: tuple[Index, ...] = ()
+    delta: Delta | None = None
 
 
 class BlobStream(Protocol):
