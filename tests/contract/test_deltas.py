@@ -9,11 +9,15 @@ from pathlib import Path
 import pytest
 
 from bootcd.config import Config
+from bootcd.errors import DeltaUnusable
 from bootcd.model import SilentProgress
 from bootcd.ops.direct import DirectHost
 from kit import deltas
+from kit.deltas import DeltaBuilder
 from kit.images import File, ImageBuilder
 from kit.os_images import os_image
+from kit.pulling import serve_image
+from kit.scripted_server import ScriptedServer
 from kit.world import World
 
 
@@ -25,9 +29,40 @@ def _image(version: str) -> ImageBuilder:
     """Some of its files are the same in each version, and a large one has a few bytes that are not."""
     program = bytearray(_noise(1, 400_000))
     program[200_000:200_003] = version.encode()
-    extra = [File("usr/lib/program", bytes(program), mode=0o755), File("usr/lib/data", _noise(2, 100_000)),
+    extra = [File("usr/lib/program", bytes(program), mode=0o755), File("usr/lib/data", _noise(2, 1_000_000)),
              File("usr/lib/news", f"what is new in {version}\n".encode() * 20)]
     return os_image(version, extra)
+
+
+def test_a_delta_from_a_stick_and_one_from_the_registry(world: World, tmp_path: Path) -> None:
+    images = [_image(version) for version in ("1.0", "1.1", "1.2", "1.3")]
+    DeltaBuilder(images[0], images[1]).write_archive(tmp_path / "update.oci-delta")
+    DeltaBuilder(images[2], images[3]).write_layout(tmp_path / "other")
+    with ScriptedServer() as server:
+        serve_image(server, images[0])
+        image = f"{server.host}/os:1"
+        world.host.install(image)
+
+        with pytest.raises(DeltaUnusable, match=f"is made from image {images[2].manifest_digest}, which is not here"):
+            world.host.upgrade(take_from=f"oci:{tmp_path}/other")
+        assert world.versions() == ["1.0"]
+
+        result = world.host.upgrade(take_from=f"oci-archive:{tmp_path}/update.oci-delta")
+        assert (result.outcome, result.deployment and result.deployment.image) == ("deployed", image)
+        assert result.pull is not None
+        assert 0 < result.pull.downloaded < 20_000
+        assert world.host.upgrade(take_from=f"oci-archive:{tmp_path}/update.oci-delta").outcome == "unchanged"
+        serve_image(server, images[1])
+        assert world.host.check().available is False
+
+        deltas.serve(server, DeltaBuilder(images[1], images[2]))
+        serve_image(server, images[2])
+        result = world.host.upgrade()
+        assert result.deployment is not None
+        assert result.deployment.id == _id_of(images[2], tmp_path / "whole")
+        assert result.pull is not None
+        assert 0 < result.pull.downloaded < 20_000
+    assert world.host.fsck().ok
 
 
 def _id_of(image: ImageBuilder, directory: Path) -> str:

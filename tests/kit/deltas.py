@@ -21,7 +21,8 @@ from typing import Any
 
 import zstandard
 
-from kit.images import ImageBuilder, sha256, to_json
+from kit.images import OCI_INDEX, ImageBuilder, sha256, to_json
+from kit.scripted_server import Reply, ScriptedServer
 
 DELTA = "application/vnd.io.github.containers.oci-delta.v1"
 TAR_DIFF = "application/vnd.tar-diff"
@@ -220,12 +221,24 @@ class DeltaBuilder:
         return digest
 
 
+def serve(server: ScriptedServer, *builders: DeltaBuilder) -> None:
+    """Attach deltas to the image that all of them lead to."""
+    for builder in builders:
+        for digest, (media_type, content) in builder.manifests().items():
+            server.serve(f"/v2/os/manifests/{digest}", Reply(body=content, headers={"Content-Type": media_type}))
+        for digest, content in builder.blobs().items():
+            server.serve(f"/v2/os/blobs/{digest}", Reply(body=content))
+    listed = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [builder.descriptor() for builder in builders]}
+    server.serve(f"/v2/os/referrers/{builders[0].new.manifest_digest}",
+                 Reply(body=to_json(listed), headers={"Content-Type": OCI_INDEX}))
+
+
 def available() -> bool:
     return shutil.which("oci-delta") is not None
 
 
-def oci_delta(directory: Path, old: ImageBuilder, new: ImageBuilder, *signatures: Path) -> Path:
-    """What oci-delta makes of two images."""
+def oci_delta(directory: Path, old: ImageBuilder, new: ImageBuilder, *signatures: str) -> Path:
+    """What oci-delta makes of two images; `signatures` are places with one each, as it names them."""
     archives = []
     for name, image in (("old", old), ("new", new)):
         image.write_layout(directory / name, "1")
@@ -234,8 +247,9 @@ def oci_delta(directory: Path, old: ImageBuilder, new: ImageBuilder, *signatures
             for path in sorted((directory / name).rglob("*")):
                 archive.add(path, str(path.relative_to(directory / name)), recursive=False)
     result = directory / "update.oci-delta"
-    done = subprocess.run(["oci-delta", "create", *(f"--signature={path}" for path in signatures), *map(str, archives),
-                           str(result)], capture_output=True, text=True, check=False)
+    embedded = [f"--signature={place}" for place in signatures]
+    done = subprocess.run(["oci-delta", "create", *embedded, *map(str, archives), str(result)],
+                          capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return result
 

@@ -20,17 +20,20 @@ from bootcd.model import ImageReference
 from bootcd.registry import trust
 from bootcd.registry.carried import Carried
 from bootcd.registry.judgement import Judgement
-from kit import openpgp, registry_server
-from kit.images import ImageBuilder, IndexBuilder, Layer
+from kit import deltas, openpgp, registry_server
+from kit.artifacts import ArtifactBuilder
+from kit.deltas import DeltaBuilder
+from kit.images import File, ImageBuilder, IndexBuilder, Layer
 from kit.pulling import AMD64, FAST, IMAGE
 from kit.push import push
 from kit.registry_server import RegistryServer
-from kit.signing import Signature, Signatures, key_signature, write_key
+from kit.signing import BUNDLE, Signature, Signatures, bundle, key_signature, statement, write_key
 from kit.stores import StoreBuilder
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 FOLLOWED = "registry.example/team/os:1"
 OTHER = ImageBuilder([Layer(tar=bytes(2048))], platform=AMD64)
+OLD, NEW = (ImageBuilder([Layer([File("a", text * 100)])], platform=AMD64) for text in (b"old", b"new"))
 
 
 @pytest.fixture
@@ -209,3 +212,79 @@ def test_signatures_of_a_registry_come_along_in_a_layout(signed: tuple[str, Path
     skopeo(directory, *common, f"docker://{repository}:{tag}", f"oci:{tmp_path}/stick:{tag}")
     for place in (f"oci:{tmp_path}/stick:stable", f"oci:{tmp_path}/stick"):
         assert judge(tmp_path, place, demand, followed=reference).accepted
+
+
+class TestSignaturesInADelta:
+    """They count as those beside an image do."""
+
+
+    def signed(self, directory: Path, *groups: Signatures) -> str:
+        DeltaBuilder(OLD, NEW, signatures=[
+            (one.manifest_bytes, list(one.blobs().values())) for one in groups]).write_archive(directory / "delta")
+        return f"oci-archive:{directory}/delta"
+
+    def test_one_of_several_is_enough(self, tmp_path: Path, key: str) -> None:
+        demand = {"type": "sigstoreSigned", "keyPath": key}
+        right = key_signature(KEY, NEW.manifest_digest, FOLLOWED)
+        wrong = key_signature(KEY, OTHER.manifest_digest, FOLLOWED)
+        judgement = judge(tmp_path, self.signed(tmp_path, Signatures([wrong]), Signatures([right])), demand)
+        assert judgement.accepted
+        assert [bool(found.reason) for found in judgement.outcomes[0].findings] == [True, False]
+        assert not judge(tmp_path, self.signed(tmp_path, Signatures([wrong])), demand).accepted
+        assert not judge(tmp_path, self.signed(tmp_path, Signatures([right])), demand,
+                         followed="registry.example/team/os:2").accepted
+
+    def test_without_any_it_is_refused(self, tmp_path: Path, key: str) -> None:
+        judgement = judge(tmp_path, self.signed(tmp_path), {"type": "sigstoreSigned", "keyPath": key})
+        assert (judgement.accepted, judgement.outcomes[0].findings) == (False, ())
+
+    def test_a_broken_one_does_not_hide_another(self, tmp_path: Path, key: str) -> None:
+        right = Signatures([key_signature(KEY, NEW.manifest_digest, FOLLOWED)])
+        builder = DeltaBuilder(OLD, NEW, signatures=[
+            (b"{}", []), (right.manifest_bytes, list(right.blobs().values()))])
+        builder.manifest["layers"].insert(0, {**builder.manifest["layers"][-4], "digest": "sha256:" + "0" * 64})
+        builder.write_layout(tmp_path / "layout")
+        assert judge(tmp_path, f"oci:{tmp_path}/layout", {"type": "sigstoreSigned", "keyPath": key}).accepted
+
+    def test_a_signature_of_the_delta_itself_is_none_of_the_image(self, tmp_path: Path, key: str) -> None:
+        builder = DeltaBuilder(OLD, NEW)
+        builder.write_layout(tmp_path / "layout")
+        Signatures([key_signature(KEY, builder.manifest_digest, FOLLOWED)]).add_to(
+            tmp_path / "layout", builder.manifest_digest)
+        judgement = judge(tmp_path, f"oci:{tmp_path}/layout", {"type": "sigstoreSigned", "keyPath": key})
+        assert not judgement.accepted
+
+    def test_bundles_are_found(self, tmp_path: Path, key: str) -> None:
+        """cosign 3 signs by an artifact about the image. It does not say what the image is called."""
+        made = json.dumps(bundle(KEY, statement(NEW.manifest_digest))).encode()
+        artifact = ArtifactBuilder(NEW, BUNDLE, ((BUNDLE, made, {}),))
+        DeltaBuilder(OLD, NEW, signatures=[
+            (artifact.manifest_bytes, list(artifact.blobs().values()))]).write_archive(tmp_path / "delta")
+        judgement = judge(tmp_path, f"oci-archive:{tmp_path}/delta", {"type": "sigstoreSigned", "keyPath": key})
+        assert "does not say what the image is called" in judgement.outcomes[0].findings[0].reason
+
+    def test_a_pin_is_to_the_image(self, tmp_path: Path) -> None:
+        place = ImageReference.parse(self.signed(tmp_path))
+        for pin, found in ((NEW.manifest_digest, True), (OTHER.manifest_digest, False)):
+            source = Carried(ImageReference.parse(f"registry.example/os@{pin}"), place, FAST)
+            try:
+                if found:
+                    assert source.manifest(AMD64).digest == pin
+                else:
+                    with pytest.raises(ImageNotFound, match=f"no image {pin}"):
+                        source.manifest(AMD64)
+            finally:
+                source.close()
+
+    @pytest.mark.skipif(not deltas.available(), reason="oci-delta is not installed")
+    def test_embedded_by_oci_delta(self, tmp_path: Path, key: str) -> None:
+        one = Signatures([key_signature(KEY, NEW.manifest_digest, FOLLOWED)])
+        layout = tmp_path / "signature"
+        (layout / "blobs/sha256").mkdir(parents=True)
+        (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+        (layout / "index.json").write_text('{"schemaVersion": 2, "manifests": []}')
+        one.add_to(layout, NEW.manifest_digest)
+        delta = deltas.oci_delta(tmp_path, OLD, NEW, f"oci:{layout}")
+        demand = {"type": "sigstoreSigned", "keyPath": key}
+        assert judge(tmp_path, f"oci-archive:{delta}", demand).accepted
+        assert not judge(tmp_path, f"oci-archive:{delta}", demand, followed="registry.example/team/os:2").accepted

@@ -71,7 +71,8 @@ class Seek:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A zstd frame whose dictionary is the file, to be read before the next instruction is asked for."""
+    """A zstd frame whose dictionary is the file, to be read before the next instruction is asked for. What is left of
+    it then is skipped."""
 
     pieces: Iterator[bytes]
 
@@ -121,7 +122,7 @@ def instructions(pieces: Iterable[bytes], version: int = 1) -> Iterator[Instruct
         elif code == _PATCH and version >= 2:
             rest = stream.some(number)
             yield Patch(rest)
-            for _ in rest:  # what follows the frame means nothing
+            for _ in rest:
                 pass
         else:
             raise stream.error(f"an instruction {code}, which is not known")
