@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks import bare, byfile, daemon, deployments, etc, fetch, image, labels
+from benchmarks import bare, bydelta, byfile, daemon, deployments, etc, fetch, image, labels
 
 DEPLOYMENTS = 100
 BOOTCCTL = [sys.executable, "-m", "bootcd.cli"]
@@ -119,6 +119,7 @@ def program(report: Report, work: Path, layout: Path, tar: Path, options: argpar
     living(report, work, layout, options.repeat)
     many(report, work, options.repeat)
     byfile.measure(report, fresh(work / "by-file"), run, options.repeat, options.quick)
+    bydelta.measure(report, fresh(work / "by-delta"), run, options.repeat, options.quick)
 
 
 def fresh(path: Path) -> Path:

@@ -3,7 +3,7 @@
 
 On loopback bytes cost nothing, so the time tells what it costs to look for files; by far most machines are behind a
 slower line, where the bytes decide. Run as a program it pulls once: `python -m benchmarks.byfile REFERENCE SYSROOT
-BY-FILE RESULT`, and writes the number of bytes that came into a file.
+WAY RESULT`, and writes the number of bytes that came into a file.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ def measure(report: Report, work: Path, run: Callable[[list[str]], Run], repeat:
         size = len(layer.blob)
         del layer
         layers.clear()
-        _pull(run, old, work / "installed", True, work / "bytes")
+        pull(run, old, work / "installed", "by-file", work / "bytes")
         pairs = []
         for _ in range(repeat):
             pair = []
-            for by_file in (True, False):
+            for way in ("by-file", "whole"):
                 shutil.rmtree(work / "sysroot", ignore_errors=True)
                 shutil.copytree(work / "installed", work / "sysroot", symlinks=True)
-                pair.append((_pull(run, new, work / "sysroot", by_file, work / "bytes"),
+                pair.append((pull(run, new, work / "sysroot", way, work / "bytes"),
                              int((work / "bytes").read_text())))
             pairs.append(pair)
     by_file, whole = (min(column, key=lambda one: one[0].seconds) for column in zip(*pairs, strict=True))
@@ -64,18 +64,20 @@ def measure(report: Report, work: Path, run: Callable[[list[str]], Run], repeat:
     report.line("  memory, whole layer", "", "", "", whole[0].memory)
 
 
-def _pull(run: Callable[[list[str]], Run], reference: str, sysroot: Path, by_file: bool, result: Path) -> Run:
-    return run([sys.executable, "-m", "benchmarks.byfile", reference, str(sysroot), str(int(by_file)), str(result)])
+def pull(run: Callable[[list[str]], Run], reference: str, sysroot: Path, way: str, result: Path) -> Run:
+    """`way` is by-delta, by-file or whole."""
+    return run([sys.executable, "-m", "benchmarks.byfile", reference, str(sysroot), way, str(result)])
 
 
-def main(reference: str, sysroot: str, by_file: str, result: str) -> None:
+def main(reference: str, sysroot: str, way: str, result: str) -> None:
     from bootcd.config import Config
     from bootcd.model import SilentProgress
     from bootcd.ops.direct import DirectHost
     from bootcd.store.repository import Repository
 
     Repository.init(Path(sysroot) / "composefs").close()
-    host = DirectHost(Path(sysroot), None, Config(pull_by_file=by_file == "1"), SilentProgress())
+    config = Config(pull_by_file=way == "by-file", pull_deltas=way == "by-delta")
+    host = DirectHost(Path(sysroot), None, config, SilentProgress())
     Path(result).write_text(str(host.image_pull(reference, name="bench").stats.downloaded))
 
 

@@ -40,8 +40,9 @@ def sizes(shape: Shape, seed: int) -> list[int]:
     return [int(size * factor) + 1 for size in drawn]
 
 
-def write_tar(target: Path, shape: Shape, seed: int, changed: int = 0) -> None:
-    """One layer as a tar file. With `changed`, every so manieth file has another content than without."""
+def write_tar(target: Path, shape: Shape, seed: int, changed: int = 0, *, partly: bool = False) -> None:
+    """One layer as a tar file. With `changed`, every so manieth file has another content than without; with `partly` as
+    well, other bytes here and there, as a program that was built again."""
     rng, other = random.Random(seed), random.Random(-seed)
     with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
         for directory in ("boot", "etc", "run", "sysroot", "var", "usr", "usr/lib", "usr/lib/modules",
@@ -54,7 +55,7 @@ def write_tar(target: Path, shape: Shape, seed: int, changed: int = 0) -> None:
                 archive.addfile(_info(f"usr/{seed}/{number // 100:04}", tarfile.DIRTYPE, 0o755))
             content = _content(rng, size)
             if changed and number % changed == changed // 2:
-                content = _content(other, size)
+                content = _touched(other, content) if partly else _content(other, size)
             _add(archive, f"usr/{seed}/{number // 100:04}/{number:06}", content)
 
 
@@ -63,6 +64,13 @@ def _content(rng: random.Random, size: int) -> bytes:
     start = rng.randrange(len(_PATTERN) // 2)
     text = _PATTERN[start:] * (size // len(_PATTERN) + 2)
     return (noise + text)[:size]
+
+
+def _touched(rng: random.Random, content: bytes) -> bytes:
+    found = bytearray(content)
+    for start in range(0, len(content) - 4, 4096):
+        found[start : start + 4] = rng.randbytes(4)
+    return bytes(found)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from typing import Any
 import zstandard
 
 from kit.images import OCI_INDEX, ImageBuilder, sha256, to_json
+from kit.push import push
 from kit.scripted_server import Reply, ScriptedServer
 
 DELTA = "application/vnd.io.github.containers.oci-delta.v1"
@@ -231,6 +233,48 @@ def serve(server: ScriptedServer, *builders: DeltaBuilder) -> None:
     listed = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [builder.descriptor() for builder in builders]}
     server.serve(f"/v2/os/referrers/{builders[0].new.manifest_digest}",
                  Reply(body=to_json(listed), headers={"Content-Type": OCI_INDEX}))
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The index that whoever attaches something keeps under a tag, where a registry has no list of its own."""
+
+    builder: DeltaBuilder
+    media_type = OCI_INDEX
+
+    @property
+    def manifest_bytes(self) -> bytes:
+        return to_json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [self.builder.descriptor()]})
+
+    @property
+    def manifest_digest(self) -> str:
+        return sha256(self.manifest_bytes)
+
+    def manifests(self) -> dict[str, tuple[str, bytes]]:
+        return {self.manifest_digest: (OCI_INDEX, self.manifest_bytes)}
+
+    def blobs(self) -> dict[str, bytes]:
+        return {}
+
+
+def attach(builder: DeltaBuilder, repository: str) -> None:
+    """Push a delta to `HOST/REPOSITORY`, where the image is that it leads to."""
+    push(builder, f"{repository}:delta")
+    push(Listing(builder), f"{repository}:{builder.new.manifest_digest.replace(':', '-')}")
+
+
+def blobs(archive: Path, media_type: str) -> list[bytes]:
+    """What a delta in an archive has of this type, in the order of its manifest."""
+    with tarfile.open(archive) as found:
+        def content(digest: str) -> bytes:
+            member = found.extractfile(f"blobs/{digest.replace(':', '/')}")
+            assert member is not None
+            return member.read()
+
+        index = found.extractfile("index.json")
+        assert index is not None
+        manifest = json.loads(content(json.loads(index.read())["manifests"][0]["digest"]))
+        return [content(layer["digest"]) for layer in manifest["layers"] if layer["mediaType"] == media_type]
 
 
 def available() -> bool:

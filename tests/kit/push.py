@@ -7,15 +7,24 @@ Source: OCI distribution-spec 1.1 (pushing blobs, pushing manifests).
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urljoin
 
 import requests
 
-from kit.artifacts import ArtifactBuilder
-from kit.images import Image
-from kit.signing import Signatures
+
+class Pushable(Protocol):
+    """Manifests, of which the one with `manifest_digest` gets the tag, and what they refer to."""
+
+    @property
+    def manifest_digest(self) -> str: ...
+
+    def blobs(self) -> Mapping[str, bytes]: ...
+
+    def manifests(self) -> Mapping[str, tuple[str, bytes]]: ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Pushed:
 
 
 def push(
-    image: Image | Signatures | ArtifactBuilder, reference: str, *, scheme: str = "http",
+    image: Pushable, reference: str, *, scheme: str = "http",
     auth: tuple[str, str] | None = None, token: str = "", verify: Path | None = None,
     cert: tuple[Path, Path] | None = None,
 ) -> Pushed:

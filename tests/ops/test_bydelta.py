@@ -15,8 +15,10 @@ import pytest
 
 from bootcd.config import Config
 from bootcd.errors import BlobMismatch, BootcdError, DeltaUnusable, DiffIdMismatch, LayerTooLarge, OciError
+from bootcd.formats.fsverity import Algorithm
 from bootcd.ops.direct import DirectHost
 from bootcd.ops.results import PullStats
+from bootcd.ops.trees import canonical
 from bootcd.store import fsck
 from bootcd.store.layers import has_layer, layer_name
 from bootcd.store.ociimages import OciImages
@@ -293,6 +295,20 @@ class TestInPlaceOfAnImage:
             machine.pull(f"oci-archive:{path}")
 
 
+class TestElsewhere:
+    def test_doctor_tells_what_it_is(self, machine: Machine, tmp_path: Path) -> None:
+        DeltaBuilder(OLD, NEW).write_layout(tmp_path / "stick")
+        found = DirectHost(machine.path, None, Config(), Notes()).doctor(f"oci:{tmp_path}/stick")
+        said = [line for step in found.steps for line in step.says]
+        assert f"it is a delta, made from image {OLD.manifest_digest}, which has to be in the repository" in said
+        assert next(step for step in found.steps if step.step == "manifest").facts["digest"] == NEW.manifest_digest
+
+    def test_it_has_no_tree(self, tmp_path: Path) -> None:
+        DeltaBuilder(OLD, NEW).write_layout(tmp_path / "stick")
+        with pytest.raises(DeltaUnusable, match="it is a delta"):
+            canonical(f"oci:{tmp_path}/stick", Algorithm.SHA512)
+
+
 def offered(server: ScriptedServer, *builders: DeltaBuilder, image: ImageBuilder = NEW) -> str:
     """An image at a registry, with deltas."""
     serve_image(server, image)
@@ -321,8 +337,7 @@ class TestAttached:
         with RegistryServer(tmp_path / "registry") as registry:
             name = f"{registry.address}/os"
             push(NEW, f"{name}:1")
-            push(builder, f"{name}:delta")  # type: ignore[arg-type]
-            push(Listing(builder), f"{name}:{NEW.manifest_digest.replace(':', '-')}")  # type: ignore[arg-type]
+            deltas.attach(builder, name)
             stats = machine.pull(f"{name}:1")
         assert machine.state(NEW) == same
         assert stats.downloaded < 100_000
@@ -388,23 +403,3 @@ class TestAttached:
         machine.pull(name)
         assert asked(server, "/referrers/") == 0
         assert "delta" not in str(machine.progress)
-
-
-class Listing:
-    """The index that whoever attaches something keeps under a tag."""
-
-    media_type = artifacts.OCI_INDEX
-
-    def __init__(self, builder: DeltaBuilder) -> None:
-        self.manifest_bytes = artifacts.to_json({"schemaVersion": 2, "mediaType": self.media_type,
-                                                 "manifests": [builder.descriptor()]})
-
-    @property
-    def manifest_digest(self) -> str:
-        return sha256(self.manifest_bytes)
-
-    def manifests(self) -> dict[str, tuple[str, bytes]]:
-        return {self.manifest_digest: (self.media_type, self.manifest_bytes)}
-
-    def blobs(self) -> dict[str, bytes]:
-        return {}

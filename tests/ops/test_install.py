@@ -30,6 +30,7 @@ from bootcd.model import SilentProgress
 from bootcd.ops import images, update
 from bootcd.ops.machine import Machine
 from kit import loopback
+from kit.deltas import DeltaBuilder
 from kit.images import Dir, File, ImageBuilder, Whiteout
 from kit.loopback import MIB
 from kit.os_images import KERNEL_VERSION, base_layer, os_image
@@ -140,6 +141,16 @@ def test_a_dry_run_asks_the_place_that_the_bytes_come_from(tmp_path: Path, image
     found = json.loads(to_disk("--dry-run", "--json", "--from", image, "--image-size", "1G", tmp_path / "new", nowhere))
     assert found["size"] == 1 << 30
     assert "at a registry" in refused(2, "--from", nowhere, "--image-size", "1G", tmp_path / "new", nowhere)
+
+
+def test_a_new_disk_has_nothing_that_a_delta_leads_from(tmp_path: Path) -> None:
+    disk = blank(tmp_path / "disk")
+    before = digest(disk)
+    old, new = os_image("1.0"), os_image("1.1")
+    DeltaBuilder(old, new).write_archive(tmp_path / "delta")
+    said = refused(9, disk, f"oci-archive:{tmp_path}/delta")
+    assert f"it is a delta, made from image {old.manifest_digest}, and not a whole image" in said
+    assert digest(disk) == before
 
 
 def test_a_disk_with_contents_is_refused(tmp_path: Path, image: str) -> None:

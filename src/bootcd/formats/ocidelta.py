@@ -55,6 +55,13 @@ class Delta:
         """The digest of the image that it leads to."""
         return self.manifest.digest
 
+    @property
+    def origin(self) -> str:
+        """The image that it comes from, in words."""
+        if self.source:
+            return f"image {self.source}"
+        return f"the image with config {self.source_config}" if self.source_config else "an image that it does not name"
+
     @classmethod
     def of(cls, manifest: Manifest) -> Delta:
         """Raises OciError, also when the manifest is none of a delta."""

@@ -80,12 +80,21 @@ class ByDelta:
         self._is_only = fetched.delta is not None
         self._is_settled = self._is_only or not config.pull_deltas or not is_remote(source)
 
+    def look(self) -> None:
+        """See which deltas are attached to the image, the first time, and choose one. Asks the registry in the thread
+        of the caller, who can be interrupted; whatever is wrong is noted in the log."""
+        if not self._is_settled:
+            self._is_settled = True
+            size = self._size(None)
+            if size >= SMALL:
+                self._choose(size)
+
     def import_layer(self, descriptor: Descriptor, diff_id: str) -> LayerStats | None:
         """None when the layer has to be fetched otherwise. Raises RootFull, and what reading the delta raises when
         there is nothing else."""
         if self._is_only:
             return self._from_the_only(descriptor, diff_id)
-        part = self._part(self._chosen(), descriptor)
+        part = self._part(self._delta, descriptor)
         if part is descriptor:
             return None
         self._note(descriptor, f"is made with a delta: {part.size} of its {descriptor.size} bytes")
@@ -125,17 +134,8 @@ class ByDelta:
         self._count(saved=ahead)
         return stats
 
-    def _chosen(self) -> Delta | None:
-        """The delta that saves most, once for all layers."""
-        with self._lock:
-            if not self._is_settled:
-                self._is_settled = True
-                if self._size(None) >= SMALL:
-                    self._choose()
-            return self._delta
-
-    def _choose(self) -> None:
-        least = self._size(None)
+    def _choose(self, least: int) -> None:
+        """Take the delta with which the fewest bytes are fetched, and less than `least`."""
         try:
             for found in artifacts(self._source, self._digest, DELTA):
                 try:
@@ -179,7 +179,7 @@ def check_delta(repository: Repository, delta: Delta, missing: Iterable[tuple[De
         part = delta.layers.get(descriptor.digest)
         if part is None:
             raise DeltaUnusable(f"the delta to image {delta.target} has nothing of layer {descriptor.digest}, which is "
-                                f"not here either; it is made from {_from(delta)}")
+                                f"not here either; it is made from {delta.origin}")
         parts.append(part)
     if any(part.media_type == tardiff.MEDIA_TYPE for part in parts):
         return old_files(repository, delta)
@@ -193,11 +193,5 @@ def old_files(repository: Repository, delta: Delta) -> OldFiles:
     if not digest and delta.source and images.has(delta.source):
         digest = images.manifest(delta.source).config.digest
     if not digest or not has_files(repository, digest):
-        raise DeltaUnusable(f"the delta to image {delta.target} is made from {_from(delta)}, which is not here")
+        raise DeltaUnusable(f"the delta to image {delta.target} is made from {delta.origin}, which is not here")
     return OldFiles(repository, digest)
-
-
-def _from(delta: Delta) -> str:
-    if delta.source:
-        return f"image {delta.source}"
-    return f"the image with config {delta.source_config}" if delta.source_config else "an image that it does not name"

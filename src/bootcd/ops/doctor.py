@@ -141,6 +141,8 @@ class _Examination:
             source = open_source(reference, options_for(reference, self._machine.config))
             fetched = source.manifest(Platform.current())
             told.says.append(f"{reference.name} can be read")
+            if fetched.delta is not None:
+                told.says.append(f"it is a delta, made from {fetched.delta.origin}, which has to be in the repository")
         self._image_of(reference, source, fetched)
 
     def _at_registry(self, reference: ImageReference) -> None:

@@ -77,6 +77,7 @@ class Layers:
         """Import what is left, up to `parallel` layers at a time from another machine. May be called again after an
         error. Raises RootFull, and what reading the source raises."""
         self._stopped = False
+        self._by_delta.look()
         todo = deque(self.left)
         count = min(parallel, len(todo)) if self._is_remote else 1
         if count > 1:

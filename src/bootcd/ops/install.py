@@ -37,7 +37,7 @@ from ..layout import Sysroot
 from ..linux import block, files, format, luks, mount, process
 from ..model import ImageReference
 from . import last, update
-from .admit import admit
+from .admit import admit, name_of
 from .machine import Machine
 from .pull import fetch_config, source_of
 from .results import ChangeResult, DiskResult, PartitionInfo
@@ -66,6 +66,7 @@ def install_to_disk(
             raise DeviceInUse(f"{path} is in use: {', '.join(busy)}")
         with source_of(reference, machine.config, take_from) as source:
             admitted = admit(machine, source)
+            admitted.fetched.require_whole(name_of(source))
             _, config = fetch_config(source, admitted)
             size = sum(descriptor.size for descriptor, _ in admitted.fetched.manifest.check_image(config))
         layout = lay_out(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ..config import Config
-from ..errors import BootcdError, DeltaUnusable, UsageError
+from ..errors import BootcdError, UsageError
 from ..formats import tar
 from ..formats.dump import parse_dump
 from ..formats.erofs.reader import Image
@@ -89,8 +89,7 @@ def _read_image(reference: ImageReference, pile: Pile) -> None:
     source = open_source(reference)
     try:
         fetched = source.manifest(Platform.current())
-        if fetched.delta is not None:
-            raise DeltaUnusable(f"{reference}: it is a delta, and not a whole image")
+        fetched.require_whole(str(reference))
         manifest = fetched.manifest
         config = ImageConfig.parse(read_blob(source, manifest.config, MAX_DOCUMENT))
         for descriptor, diff_id in manifest.check_image(config):

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ..errors import BootcdError, UsageError
+from ..errors import BootcdError, DeltaUnusable, UsageError
 from ..formats.oci import Descriptor, Index, Manifest
 from ..formats.ocidelta import Delta
 from ..model import ImageReference, Platform
@@ -102,6 +102,12 @@ class FetchedManifest:
     reference_digest: str
     indexes: tuple[Index, ...] = ()
     delta: Delta | None = None
+
+    def require_whole(self, what: str) -> None:
+        """Raises DeltaUnusable when `what` has only a delta, for who has nothing that it could be made from."""
+        if self.delta is not None:
+            raise DeltaUnusable(f"{what}: it is a delta, made from {self.delta.origin}, and not a whole image",
+                                advice="Take the whole image.")
 
 
 class BlobStream(Protocol):
