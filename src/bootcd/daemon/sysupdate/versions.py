@@ -143,7 +143,8 @@ def versions(status: Status, *, offline: bool = False) -> Versions:
             protected=any(_is_protected(one, waiting) for one in image.deployments),
             size=image.offer.download_size if image is offered and deployment is None and image.offer else None)
 
-    found = {key: made(image) for key, image in images.items() if image.deployments or image is offered}
+    found = {key: made(image) for key, image in images.items()
+             if image.deployments or (image is offered and offer is not None and offer.available)}
     first = [candidate.key] if candidate is not None else []
     keys = dict.fromkeys([*first, waiting_key, current_key, *found])
     known = tuple(found[key] for key in keys if key in found)
