@@ -45,11 +45,12 @@ sleep 60
 
 @dataclass(frozen=True)
 class Installation:
-    """One disk to install to: a new file, the image, and options of `install to-disk`."""
+    """One disk to install to: a new file, the image, options of `install to-disk`, and how many bytes it has."""
 
     disk: Path
     image: str
     options: Sequence[str] = ()
+    size: int = DISK_BYTES
 
 
 def install(
@@ -61,7 +62,7 @@ def install(
     lines = [f"printf '[registry]\\ninsecure = [\"{HOST}:{registry_port}\"]\\n' >/bootcd.toml"]
     for number, one in enumerate(installations):
         with one.disk.open("ab") as file:
-            file.truncate(DISK_BYTES)
+            file.truncate(one.size)
         words = ["python3", "-m", "bootcd.cli", "--config=/bootcd.toml", "install", "to-disk",
                  f"/dev/vd{chr(ord('a') + number)}", one.image, *one.options]
         lines.append(f"({shlex.join(words)} >/log{number} 2>&1; echo $? >/status{number}) &")

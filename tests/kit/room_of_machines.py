@@ -74,12 +74,14 @@ class Room:
         push(image, self.published_as(tag))
 
     def install(
-        self, name: str, tag: str, *options: str, tpm: Path | None = None, cut_at: float = inf
+        self, name: str, tag: str, *options: str, tpm: Path | None = None, cut_at: float = inf,
+        size: int = installer.DISK_BYTES,
     ) -> Path:
-        """A disk called `name`, installed from the registry by `install to-disk` on a machine with that TPM. What it
-        said is in `name`.installer/said. Raises GuestError, and PowerCutError when the disk holds `cut_at` bytes."""
+        """A disk called `name` of that size, installed from the registry by `install to-disk` on a machine with that
+        TPM. What it said is in `name`.installer/said. Raises GuestError, and PowerCutError when the disk holds `cut_at`
+        bytes."""
         disk = self.directory / name
-        one = installer.Installation(disk, self.reference(tag), options)
+        one = installer.Installation(disk, self.reference(tag), options, size)
         said = installer.install([one], self._registry.port, self.directory / f"{name}.installer",
                                  more=start_tpm(tpm) if tpm is not None else (),
                                  cut_when=lambda: disk.stat().st_blocks * 512 > cut_at)

@@ -31,6 +31,7 @@ from kit.rootfs import Keys
 
 ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "linux-image-cloud-amd64"
+DISK_BYTES = 6 << 30
 LEFT_OUT = ("sysusers", "buildah-injected")
 """Lints that the Containerfile leaves out as well, for reasons that its README tells."""
 
@@ -159,7 +160,7 @@ def computed(what: str | Path) -> str:
 def test_the_image_of_debian_boots(bls: Buildah, room: Room) -> None:
     bls.derive("debian-bls", "bls", {})
     bls.publish("bls", room)
-    with room.machine(room.install("bls", "bls")) as machine:
+    with room.machine(room.install("bls", "bls", size=DISK_BYTES)) as machine:
         machine.wait()
         settle(machine)
         booted = deployment(machine, "booted")
@@ -179,7 +180,7 @@ def test_the_sealed_image_boots_with_secure_boot(bls: Buildah, room: Room, tmp_p
     bls.build("debian-sealed", "--build-arg", "IMAGE=localhost/to-seal", "--secret", f"id=key,src={tmp_path}/key",
               "--secret", f"id=certificate,src={tmp_path}/certificate")
     bls.publish("debian-sealed", room)
-    with room.machine(room.install("sealed", "debian-sealed")) as machine:
+    with room.machine(room.install("sealed", "debian-sealed", size=DISK_BYTES)) as machine:
         machine.wait()
         settle(machine)
         chain = status(machine)["chain"]
