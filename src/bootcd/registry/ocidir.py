@@ -146,7 +146,9 @@ class LayoutSource:
         index = self._index()
         # Nothing that tells no type: that may be every image of a large layout.
         listed = (item for item in chosen(index, artifact_type) if item.artifact_type is not None)
-        return (*listed, *(item for item, _ in self._embedded(self._delta(index))))
+        carried = (item for item, manifest in self._embedded(self._delta(index))
+                   if (manifest.artifact_type or manifest.config.media_type) == artifact_type)
+        return (*listed, *carried)
 
     def artifact(self, descriptor: Descriptor) -> Manifest:
         what = f"{self.reference}: artifact {descriptor.digest}"
