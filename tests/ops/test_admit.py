@@ -48,8 +48,11 @@ def test_nothing_but_signatures_is_fetched_before_the_gate(tmp_path: Path) -> No
         push(signatures[KEY], f"{registry.address}/team/os:{tag}")
         before = len(registry.requests())
         host.image_pull(name)
+        # What is attached to the image can take it out again, so it is asked for before the image.
+        attached = [f"referrers/{digest}?artifactType=application%2Fvnd.composefs.metadata.v1",
+                    f"manifests/{digest.replace(':', '-')}"]
         assert asked(registry, before) == [
-            "manifests/1", f"manifests/{tag}", *payloads(signatures[KEY]),
+            "manifests/1", f"manifests/{tag}", *payloads(signatures[KEY]), *attached,
             *(f"blobs/{one['digest']}" for one in (image.manifest["config"], *image.manifest["layers"]))]
 
 
