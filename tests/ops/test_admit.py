@@ -48,12 +48,13 @@ def test_nothing_but_signatures_is_fetched_before_the_gate(tmp_path: Path) -> No
         push(signatures[KEY], f"{registry.address}/team/os:{tag}")
         before = len(registry.requests())
         host.image_pull(name)
-        # What is attached to the image can take it out again, so it is asked for before the image.
+        # What is attached to the image can take it out again, so it is asked for before the layers.
         attached = [f"referrers/{digest}?artifactType=application%2Fvnd.composefs.metadata.v1",
                     f"manifests/{digest.replace(':', '-')}"]
+        config, *layers = (f"blobs/{one['digest']}" for one in (image.manifest["config"], *image.manifest["layers"]))
         assert asked(registry, before) == [
-            "manifests/1", f"manifests/{tag}", *payloads(signatures[KEY]), *attached,
-            *(f"blobs/{one['digest']}" for one in (image.manifest["config"], *image.manifest["layers"]))]
+            "manifests/1", f"manifests/{tag}", *payloads(signatures[KEY]), config, *attached, *layers]
+
 
 
 def asked(registry: RegistryServer, since: int) -> list[str]:
