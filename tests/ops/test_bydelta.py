@@ -327,6 +327,7 @@ class TestAttached:
         stats = machine.pull(offered(server, builder))
         assert machine.state(NEW) == same
         assert stats.downloaded == builder.manifest["layers"][2]["size"] + len(NEW.layers[2].blob)
+        assert [seen for seen in server.seen if deltas.DELTA in seen.query.get("artifactType", ())]
         assert stats.downloaded + stats.reused == sum(len(layer.blob) for layer in NEW.layers)
         assert machine.progress.done == machine.progress.total
         assert "is made with a delta" in str(machine.progress)
