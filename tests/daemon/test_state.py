@@ -27,6 +27,7 @@ def test_what_was_never_read_is_no_empty_machine(tmp_path: Path, monkeypatch: py
         finally:
             known.close()
 
-    early, later = asyncio.run(story())
+    early, *later = asyncio.run(story())
     assert early.warnings == (state.NOT_READ,)
-    assert later.warnings == ()
+    assert later  # it may have been read more than once by then
+    assert all(one.warnings == () for one in later)
