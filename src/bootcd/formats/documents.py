@@ -6,6 +6,8 @@ What is asked for must have its type; errors name the path of what is wrong, suc
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 import re
 from typing import Any
@@ -93,6 +95,13 @@ class JsonObject:
 
     def optional_string(self, key: str) -> str | None:
         return None if self.value.get(key) is None else self.string(key)
+
+    def decoded(self, key: str) -> bytes:
+        """Bytes that are written in base64."""
+        try:
+            return base64.b64decode(self.string(key), validate=True)
+        except (binascii.Error, ValueError):
+            raise self.error(key, "is not base64") from None
 
     def integer(self, key: str) -> int:
         value = self.value.get(key)

@@ -21,8 +21,6 @@ hashedrekord_v0_0_1_schema.json and dsse_v0_0_1_schema.json.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +55,7 @@ def parse_bundle(data: bytes) -> LogEntry:
     # Keys in this order, integers and plain strings: that much of RFC 8785 is what json writes.
     signed = {"body": payload.string("body"), "integratedTime": payload.integer("integratedTime"),
               "logID": payload.string("logID"), "logIndex": payload.integer("logIndex")}
-    return _entry(_bytes(top, "SignedEntryTimestamp"), signed, payload, "body")
+    return _entry(top.decoded("SignedEntryTimestamp"), signed, payload, "body")
 
 
 def parse_entry(entry: JsonObject) -> LogEntry:
@@ -66,23 +64,23 @@ def parse_entry(entry: JsonObject) -> LogEntry:
     if not promise.value:
         raise entry.error("inclusionPromise", "is missing: only logs that promise an entry are supported (Rekor 1)")
     signed = {"body": entry.string("canonicalizedBody"), "integratedTime": _number(entry, "integratedTime"),
-              "logID": _bytes(entry.object("logId"), "keyId").hex(), "logIndex": _number(entry, "logIndex")}
-    return _entry(_bytes(promise, "signedEntryTimestamp"), signed, entry, "canonicalizedBody")
+              "logID": entry.object("logId").decoded("keyId").hex(), "logIndex": _number(entry, "logIndex")}
+    return _entry(promise.decoded("signedEntryTimestamp"), signed, entry, "canonicalizedBody")
 
 
 def _entry(promise: bytes, signed: dict[str, Any], holder: JsonObject, key: str) -> LogEntry:
-    body = parse_object(_bytes(holder, key), f"{holder.path}.{key}", MAX_BUNDLE, SignatureError)
+    body = parse_object(holder.decoded(key), f"{holder.path}.{key}", MAX_BUNDLE, SignatureError)
     body.only("apiVersion", "kind", "spec")
     spec = body.object("spec")
     match body.string("kind"), body.string("apiVersion"):
         case "hashedrekord", "0.0.1":
             hashed, signature = spec.object("data").object("hash"), spec.object("signature")
-            made, by = _bytes(signature, "content"), _bytes(signature.object("publicKey"), "content")
+            made, by = signature.decoded("content"), signature.object("publicKey").decoded("content")
         case "dsse", "0.0.1":
             hashed, signatures = spec.object("payloadHash"), spec.objects("signatures")
             if len(signatures) != 1:
                 raise spec.error("signatures", f"there are {len(signatures)}, expected one")
-            made, by = _bytes(signatures[0], "signature"), _bytes(signatures[0], "verifier")
+            made, by = signatures[0].decoded("signature"), signatures[0].decoded("verifier")
         case _:
             raise body.error("kind", "only hashedrekord 0.0.1 and dsse 0.0.1 are supported")
     if hashed.string("algorithm") != "sha256":
@@ -98,10 +96,3 @@ def _number(holder: JsonObject, key: str) -> int:
     if not text.isascii() or not text.isdecimal() or len(text) > 15:
         raise holder.error(key, "expected a number in a string")
     return int(text)
-
-
-def _bytes(holder: JsonObject, key: str) -> bytes:
-    try:
-        return base64.b64decode(holder.string(key), validate=True)
-    except (binascii.Error, ValueError):
-        raise holder.error(key, "is not base64") from None

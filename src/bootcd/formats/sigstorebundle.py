@@ -19,8 +19,6 @@ in-toto attestation framework 1.0, cosign's BUNDLE_SPEC.md, and the observed bun
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from dataclasses import dataclass
 
@@ -74,14 +72,14 @@ def parse_bundle(data: bytes) -> SigstoreBundle:
     signatures = envelope.objects("signatures")
     if len(signatures) != 1:
         raise envelope.error("signatures", f"there are {len(signatures)}, expected one")
-    payload = _bytes(envelope, "payload")
+    payload = envelope.decoded("payload")
     entries = material.objects("tlogEntries") if material.value.get("tlogEntries") is not None else []
     if len(entries) > MAX_ENTRIES:
         raise material.error("tlogEntries", f"there are {len(entries)}, more than {MAX_ENTRIES}")
     certificate = material.optional_object("certificate")
     return SigstoreBundle(
-        _enclosed(payload), payload, _bytes(signatures[0], "sig"),
-        _bytes(certificate, "rawBytes") if certificate.value else b"", tuple(entries))
+        _enclosed(payload), payload, signatures[0].decoded("sig"),
+        certificate.decoded("rawBytes") if certificate.value else b"", tuple(entries))
 
 
 def parse_statement(payload: bytes) -> Claim:
@@ -105,10 +103,3 @@ def parse_statement(payload: bytes) -> Claim:
 def _enclosed(payload: bytes) -> bytes:
     """What is signed: DSSE's pre-authentication encoding."""
     return b"DSSEv1 %d %s %d %s" % (len(_STATEMENT), _STATEMENT.encode(), len(payload), payload)
-
-
-def _bytes(holder: JsonObject, key: str) -> bytes:
-    try:
-        return base64.b64decode(holder.string(key), validate=True)
-    except (binascii.Error, ValueError):
-        raise holder.error(key, "is not base64") from None

@@ -140,10 +140,10 @@ def parse_attachment(origin: str, data: bytes) -> Attachment | None:
         found = parse_object(data.removeprefix(_PREFIX), "signature", MAX_FILE, SignatureError)
         if found.string("mimeType") != PAYLOAD:
             return None
-        payload = base64.b64decode(found.string("payload"), validate=True)
+        payload = found.decoded("payload")
         return Attachment(origin, payload if len(payload) <= simplesigning.MAX_PAYLOAD else b"",
                           found.strings("annotations"))
-    except (SignatureError, binascii.Error, ValueError):
+    except SignatureError:
         return Attachment(origin, b"", {_SIGNATURE: "AA=="})
 
 
