@@ -21,7 +21,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from ..errors import FormatError, RebootRefused
+from ..errors import BootcdError, FormatError, RebootRefused
+from ..linux import files
 from ..ops import policy, surroundings
 from ..ops.decisions import PolicyReport
 from ..ops.resultjson import from_json
@@ -293,11 +294,9 @@ class Unattended:
         document = {"plan": _document(self._plan.deployment, self._plan.time) if self._plan is not None else None,
                     "dismissed": _document(*self._dismissed) if self._dismissed is not None else None}
         try:
-            part = self._file.with_name(f".{self._file.name}")
-            part.write_text(json.dumps(document))
-            part.replace(self._file)
-        except OSError as error:
-            log.warning("cannot write %s: %s", self._file, error)
+            files.atomic_write(self._file, json.dumps(document).encode(), durable=False)
+        except BootcdError as error:
+            log.warning("%s", error)
 
     def _load(self) -> None:
         """Go on with what an earlier process of this boot has begun."""
