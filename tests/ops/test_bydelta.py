@@ -7,7 +7,6 @@ import random
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,20 @@ from bootcd.config import Config
 from bootcd.errors import BlobMismatch, BootcdError, DeltaUnusable, DiffIdMismatch, LayerTooLarge, OciError
 from bootcd.formats.fsverity import Algorithm
 from bootcd.ops.direct import DirectHost
-from bootcd.ops.results import PullStats
 from bootcd.ops.trees import canonical
 from bootcd.store import fsck
-from bootcd.store.layers import has_layer, layer_name
+from bootcd.store.layers import has_layer
 from bootcd.store.ociimages import OciImages
 from bootcd.store.repository import Repository
 from kit import artifacts, deltas
 from kit.chunked import ChunkedLayer
 from kit.deltas import PREFIX, DeltaBuilder, copied, data, opened, sought, tar_diff
 from kit.images import Dir, Entry, File, Hardlink, ImageBuilder, Layer, Whiteout, sha256
+from kit.pull_machine import Machine, Notes, State
 from kit.pulling import serve_image
 from kit.push import push
 from kit.registry_server import RegistryServer, available
 from kit.scripted_server import Reply, ScriptedServer
-
-State = tuple[dict[str, str], str]
 
 
 def noise(seed: int, size: int) -> bytes:
@@ -53,56 +50,12 @@ OLD = ImageBuilder([SAME, Layer(files(1)), Layer([File("usr/gone", noise(6, 100_
 NEW = ImageBuilder([SAME, Layer(files(2)), Layer([File("usr/new", noise(7, 50_000))])])
 
 
-@dataclass
-class Notes:
-    """Progress: what was noted, and the bytes of the stage that counted them."""
-
-    notes: list[str] = field(default_factory=list)
-    done: int = 0
-    total: int = 0
-
-    def begin(self, stage: str, total: int = 0) -> None:
-        if total:
-            self.done, self.total = 0, total
-
-    def advance(self, count: int) -> None:
-        self.done += count
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-    def __str__(self) -> str:
-        return "\n".join(self.notes)
-
-
-@dataclass
-class Machine:
-    """A repository to pull into."""
-
-    path: Path
-    config: Config = field(default_factory=Config)
-    progress: Notes = field(default_factory=Notes)
-
-    def pull(self, name: str, tag: str = "it") -> PullStats:
-        self.progress = Notes()
-        return DirectHost(self.path, None, self.config, self.progress).image_pull(name, name=tag).stats
-
-    def state(self, image: ImageBuilder) -> State:
-        """Streams of the layers and EROFS image, once fsck has nothing to say."""
-        with Repository.open(self.path / "composefs") as repository:
-            assert fsck.check(repository).findings == []
-            images = OciImages(repository)
-            assert images.resolve("it") == image.manifest_digest
-            streams = {diff_id: repository.streams.id(layer_name(diff_id)).hex()
-                       for diff_id in images.config(image.config_digest).diff_ids}
-            return streams, str(images.images(image.config_digest))
-
-    def lacks(self, image: ImageBuilder) -> bool:
-        """Whether there is nothing of an image but what was there, and all of that is sound."""
-        with Repository.open(self.path / "composefs") as repository:
-            assert fsck.check(repository).findings == []
-            return not OciImages(repository).has(image.manifest_digest) and not has_layer(
-                repository, image.layers[1].diff_id)
+def lacks(machine: Machine, image: ImageBuilder) -> bool:
+    """Whether there is nothing of an image but what was there, and all of that is sound."""
+    with Repository.open(machine.path / "composefs") as repository:
+        assert fsck.check(repository).findings == []
+        return not OciImages(repository).has(image.manifest_digest) and not has_layer(
+            repository, image.layers[1].diff_id)
 
 
 def made(directory: Path, *images: ImageBuilder) -> Machine:
@@ -224,7 +177,7 @@ class TestInPlaceOfAnImage:
         builder.write_layout(tmp_path / "stick")
         with pytest.raises(DeltaUnusable, match=f"oci:{tmp_path}/stick: the delta to image {NEW.manifest_digest}"):
             machine.pull(f"oci:{tmp_path}/stick")
-        assert machine.lacks(NEW)
+        assert lacks(machine, NEW)
 
     def test_an_empty_machine_needs_the_whole_image(self, tmp_path: Path) -> None:
         machine = made(tmp_path, ImageBuilder([SAME]))
@@ -249,7 +202,7 @@ class TestInPlaceOfAnImage:
         DeltaBuilder(OLD, NEW, tar_diffs={1: wrong}).write_layout(tmp_path / "stick")
         with pytest.raises(kind, match=why):
             machine.pull(f"oci:{tmp_path}/stick")
-        assert machine.lacks(NEW)
+        assert lacks(machine, NEW)
         NEW.write_layout(tmp_path / "whole", "1")
         machine.pull(f"oci:{tmp_path}/whole:1")
 
@@ -262,7 +215,7 @@ class TestInPlaceOfAnImage:
         machine.config = Config(pull_max_layer_size=16 << 20)
         with pytest.raises(LayerTooLarge):
             machine.pull(f"oci:{tmp_path}/stick")
-        assert machine.lacks(NEW)
+        assert lacks(machine, NEW)
 
     def test_a_blob_that_was_changed(self, machine: Machine, tmp_path: Path) -> None:
         builder = DeltaBuilder(OLD, NEW)
@@ -272,7 +225,7 @@ class TestInPlaceOfAnImage:
         path.write_bytes(path.read_bytes()[:-1] + b"?")
         with pytest.raises(BlobMismatch):
             machine.pull(f"oci:{tmp_path}/stick")
-        assert machine.lacks(NEW)
+        assert lacks(machine, NEW)
 
     @pytest.mark.parametrize("what", ["image-manifest", "image-config"])
     def test_documents_that_were_changed(self, machine: Machine, tmp_path: Path, what: str) -> None:

@@ -9,7 +9,7 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -18,14 +18,12 @@ import pytest
 from bootcd.config import Config
 from bootcd.errors import BootcdError, DiffIdMismatch, LayerTooLarge
 from bootcd.formats.fsverity import measure
-from bootcd.ops.direct import DirectHost
-from bootcd.ops.results import PullStats
 from bootcd.store import fsck
 from bootcd.store.layers import layer_name
-from bootcd.store.ociimages import OciImages
 from bootcd.store.repository import Repository
 from kit.chunked import PREFIX, ChunkedLayer
 from kit.images import Dir, Entry, File, ImageBuilder, Layer, Symlink, sha256
+from kit.pull_machine import Machine, State
 from kit.pulling import serve_image
 from kit.push import push
 from kit.registry_server import RegistryServer, available
@@ -33,7 +31,6 @@ from kit.scripted_server import Reply, ScriptedServer, Seen
 
 FILES = 150
 ZEROS = base64.b64encode(bytes(1 << 20)).decode()
-State = tuple[dict[str, str], str]
 
 
 @cache
@@ -52,51 +49,6 @@ def files(changed: int = 0) -> tuple[Entry, ...]:
 
 OLD = ImageBuilder([Layer(files())])
 """What is here already came as gzip."""
-
-
-@dataclass
-class Notes:
-    """Progress: what was noted, and the bytes of the stage that counted them."""
-
-    notes: list[str] = field(default_factory=list)
-    done: int = 0
-    total: int = 0
-
-    def begin(self, stage: str, total: int = 0) -> None:
-        if total:
-            self.done, self.total = 0, total
-
-    def advance(self, count: int) -> None:
-        self.done += count
-
-    def note(self, message: str) -> None:
-        self.notes.append(message)
-
-    def __str__(self) -> str:
-        return "\n".join(self.notes)
-
-
-@dataclass
-class Machine:
-    """A repository to pull into, which is made with `OLD` in it."""
-
-    path: Path
-    config: Config = field(default_factory=Config)
-    progress: Notes = field(default_factory=Notes)
-
-    def pull(self, name: str) -> PullStats:
-        self.progress = Notes()
-        return DirectHost(self.path, None, self.config, self.progress).image_pull(name, name="it").stats
-
-    def state(self, image: ImageBuilder) -> State:
-        """Streams of the layers and EROFS image, once fsck has nothing to say."""
-        with Repository.open(self.path / "composefs") as repository:
-            assert fsck.check(repository).findings == []
-            images = OciImages(repository)
-            assert images.resolve("it") == image.manifest_digest
-            streams = {diff_id: repository.streams.id(layer_name(diff_id)).hex()
-                       for diff_id in images.config(image.config_digest).diff_ids}
-            return streams, str(images.images(image.config_digest))
 
 
 @pytest.fixture
