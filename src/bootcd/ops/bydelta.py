@@ -10,7 +10,6 @@ that a delta says counts.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -41,6 +40,7 @@ from ..store.layers import LayerStats, import_layer
 from ..store.ociimages import OciImages
 from ..store.oldfiles import OldFiles, has_files
 from ..store.repository import Repository
+from .savings import Savings
 
 log = logging.getLogger(__name__)
 
@@ -55,17 +55,14 @@ _INSTEAD = (FormatError, ImageNotFound, ImageUnusable, IntegrityError, Repositor
 
 
 class ByDelta:
-    """For the `missing` layers of one pull, several at a time. `saved` are the compressed bytes that were not fetched
-    of the layers that were imported, and `wasted` those that were fetched in vain."""
+    """For the `missing` layers of one pull, several at a time."""
 
     def __init__(
         self, repository: Repository, source: Source, fetched: FetchedManifest,
         missing: Iterable[tuple[Descriptor, str]], config: Config, guard: Guard, progress: Progress,
-        hold: Callable[[LayerReader], AbstractContextManager[LayerReader]],
+        hold: Callable[[LayerReader], AbstractContextManager[LayerReader]], savings: Savings,
     ) -> None:
         """`hold` is what a reader is used within. Raises as `check_delta`."""
-        self.saved = 0
-        self.wasted = 0
         self._repository = repository
         self._source = source
         self._digest = fetched.digest
@@ -74,7 +71,7 @@ class ByDelta:
         self._guard = guard
         self._progress = progress
         self._hold = hold
-        self._lock = threading.Lock()
+        self._savings = savings
         self._delta = fetched.delta
         self._files = check_delta(repository, fetched.delta, self._missing) if fetched.delta is not None else None
         self._is_only = fetched.delta is not None
@@ -129,9 +126,9 @@ class ByDelta:
             except BootcdError:
                 reader.close()
                 self._progress.advance(-ahead - reader.received)
-                self._count(wasted=reader.received)
+                self._savings.count(wasted=reader.received)
                 raise
-        self._count(saved=ahead)
+        self._savings.count(saved=ahead)
         return stats
 
     def _choose(self, least: int) -> None:
@@ -161,11 +158,6 @@ class ByDelta:
         if part is None or part.media_type != tardiff.MEDIA_TYPE or part.size > descriptor.size * _WORTH:
             return descriptor
         return part
-
-    def _count(self, saved: int = 0, wasted: int = 0) -> None:
-        with self._lock:
-            self.saved += saved
-            self.wasted += wasted
 
     def _note(self, descriptor: Descriptor, what: str) -> None:
         self._progress.note(f"Layer {descriptor.digest} {what}")

@@ -7,7 +7,6 @@ with a note and the whole layer. The layer is verified by its diff ID as the who
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -23,29 +22,27 @@ from ..registry.sources import Ranged, Source
 from ..store.contents import Contents
 from ..store.layers import LayerStats, import_layer
 from ..store.repository import Repository
+from .savings import Savings
 
 _INSTEAD = (FormatError, ImageUnusable, IntegrityError, RepositoryError, SourceError)
 """After these, the whole layer may do better, or its error tells more."""
 
 
 class ByFile:
-    """For the layers of one pull, several at a time. `saved` are the compressed bytes that were not fetched of the
-    layers that were imported, and `wasted` those that were fetched in vain."""
+    """For the layers of one pull, several at a time."""
 
     def __init__(
         self, repository: Repository, source: Source, config: Config, guard: Guard, progress: Progress,
-        hold: Callable[[LayerReader], AbstractContextManager[LayerReader]],
+        hold: Callable[[LayerReader], AbstractContextManager[LayerReader]], savings: Savings,
     ) -> None:
         """`hold` is what a reader is used within."""
-        self.saved = 0
-        self.wasted = 0
         self._repository = repository
         self._source = source
         self._max_size = config.pull_max_layer_size
         self._guard = guard
         self._progress = progress
         self._hold = hold
-        self._lock = threading.Lock()
+        self._savings = savings
         self._contents = Contents(repository)
         self._off = not config.pull_by_file or not self._contents
 
@@ -60,7 +57,7 @@ class ByFile:
             self._note(descriptor, f"is fetched whole: {error}")
             return None
         if not layer.is_worth_it:
-            self._count(wasted=layer.asked)
+            self._savings.count(wasted=layer.asked)
             self._note(descriptor, "is fetched whole: most of it is new")
             return None
         self._note(descriptor, f"is fetched by file: {layer.size} of its {descriptor.size} bytes")
@@ -78,19 +75,14 @@ class ByFile:
                 stats = import_layer(self._repository, diff_id, self._guard.counting(reader.read))
             except BootcdError as error:
                 reader.close()
-                self._count(wasted=reader.received)
+                self._savings.count(wasted=reader.received)
                 if not isinstance(error, _INSTEAD):
                     raise
                 self._progress.advance(layer.asked - ahead - reader.received)  # all of it comes again
                 self._note(descriptor, f"is fetched whole after all: {error}")
                 return None
-        self._count(saved=descriptor.size - reader.received)
+        self._savings.count(saved=descriptor.size - reader.received)
         return stats
-
-    def _count(self, saved: int = 0, wasted: int = 0) -> None:
-        with self._lock:
-            self.saved += saved
-            self.wasted += wasted
 
     def _note(self, descriptor: Descriptor, what: str) -> None:
         self._progress.note(f"Layer {descriptor.digest} {what}")

@@ -26,6 +26,7 @@ from ..store.layers import LayerStats, import_layer
 from ..store.repository import Repository
 from .bydelta import ByDelta
 from .byfile import ByFile
+from .savings import Savings
 
 _PIECE = 1 << 20
 _WRONG = (FormatError, IntegrityError, LayerTooLarge)
@@ -55,18 +56,20 @@ class Layers:
         self._lock = threading.Lock()
         self._readers: set[LayerReader] = set()
         self._stopped = False
-        self._by_file = ByFile(repository, source, config, self._guard, progress, self._held)
-        self._by_delta = ByDelta(repository, source, fetched, self.left, config, self._guard, progress, self._held)
+        self._savings = Savings()
+        self._by_file = ByFile(repository, source, config, self._guard, progress, self._held, self._savings)
+        self._by_delta = ByDelta(repository, source, fetched, self.left, config, self._guard, progress, self._held,
+                                 self._savings)
 
     @property
     def saved(self) -> int:
         """Compressed bytes of imported layers that were here, in other layers."""
-        return self._by_file.saved + self._by_delta.saved
+        return self._savings.saved
 
     @property
     def wasted(self) -> int:
         """Bytes that came in the attempt to save some."""
-        return self._by_file.wasted + self._by_delta.wasted
+        return self._savings.wasted
 
     @property
     def size(self) -> int:
