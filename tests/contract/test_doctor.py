@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from bootcd.config import Config
@@ -16,18 +14,14 @@ from kit.pulling import LAYERS
 from kit.world import World
 
 
-def files(world: World) -> set[Path]:
-    return set(world.sysroot.rglob("*"))
-
-
 def test_a_pull_that_works(world: World) -> None:
     world.install(os_image("1.0"))
     digest = world.publish(os_image("1.1"))
-    before = files(world)
+    before = world.files()
     found = world.host.doctor(world.image)
     assert (found.works, found.exit_status, found.error) == (True, 0, "")
     assert next(step for step in found.steps if step.step == "manifest").facts["digest"] == digest
-    assert files(world) == before
+    assert world.files() == before
     assert world.host.check().manifest_digest == digest
 
 

@@ -68,6 +68,13 @@ class World:
     def etc(self, deployment: DeploymentInfo) -> Path:
         return self.sysroot / "state" / "deploy" / deployment.id / "etc"
 
+    def files(self) -> set[Path]:
+        """All that the machine and its source consist of, but for what a daemon has told: it writes that down later,
+        under another name at first."""
+        told = self.sysroot / "state" / "bootcd" / "told.json"
+        return {path for path in self.directory.rglob("*")
+                if path != told and not (path.parent == told.parent and path.name.startswith(f".{told.name}."))}
+
     def versions(self) -> list[str]:
         """Versions in boot order."""
         return [deployment.version for deployment in self.host.status().deployments]
