@@ -16,9 +16,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 
 from kit.bus import ROOT, Daemon, SystemBus
+from kit.running import Running
 from kit.world import World
 
 _SETUP = """
@@ -46,7 +46,7 @@ def missing() -> str:
     return "" if done.returncode == 0 else "no mount namespaces here"
 
 
-class Booted:
+class Booted(Running):
     """The daemon on such a machine, running what boots first in `world`. A context manager."""
 
     def __init__(self, world: World, bus: SystemBus, config: Path | None = None) -> None:
@@ -93,12 +93,3 @@ class Booted:
     def _wrapper(self) -> tuple[str, ...]:
         return ("unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", _SETUP, "booted",
                 *map(str, (self._root, self.world.sysroot, self._cmdline)))
-
-    def __enter__(self) -> Booted:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

@@ -21,7 +21,8 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+
+from kit.running import Running
 
 ROOT = Path(__file__).resolve().parents[2]
 POLICY = ROOT / "data" / "dbus" / "org.bootcd1.conf"
@@ -64,7 +65,7 @@ def available() -> bool:
     return shutil.which(PROGRAM) is not None
 
 
-class SystemBus:
+class SystemBus(Running):
     """dbus-daemon with its files in `directory`. `servicedir` has files for activation; `limits` are those of
     dbus-daemon(1) by name; with `policy` None everybody may send everything to everybody."""
 
@@ -121,15 +122,6 @@ class SystemBus:
         if place is not None:
             shutil.rmtree(place)
 
-    def __enter__(self) -> SystemBus:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
     def _config(self, place: Path) -> str:
         texts = [_OPEN] if self._policy is None else [self._policy.read_text(), SYSUPDATE_POLICY.read_text()]
         policies = [self.directory / f"policy-{number}.conf" for number in range(len(texts))]
@@ -141,7 +133,7 @@ class SystemBus:
             limits="".join(f'<limit name="{name}">{value}</limit>\n' for name, value in self._limits.items()))
 
 
-class Daemon:
+class Daemon(Running):
     """bootcd on `bus`, for the installation at `sysroot`; with more arguments and variables if need be, and started by
     the command `wrapper` if there is one, which becomes it."""
 
@@ -222,12 +214,3 @@ class Daemon:
             directory, self._directory = self._directory, None
             if directory is not None:
                 shutil.rmtree(directory)
-
-    def __enter__(self) -> Daemon:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()

@@ -17,8 +17,9 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
+
+from kit.running import Running
 
 PROGRAMS = ("/usr/lib/polkit-1/polkitd", "/usr/libexec/polkitd")
 """Debian's place, Fedora's place."""
@@ -62,7 +63,7 @@ def missing() -> str:
     return "" if done.returncode == 0 else "no mount namespaces here"
 
 
-class Polkit:
+class Polkit(Running):
     """polkitd on `bus`. `rules` is JavaScript as in /etc/polkit-1/rules.d; administrators are root alone."""
 
     def __init__(self, bus: Address, rules: str = "", *, policy: Path = POLICY) -> None:
@@ -125,15 +126,6 @@ class Polkit:
         directory, self._directory = self._directory, None
         if directory is not None:
             shutil.rmtree(directory)
-
-    def __enter__(self) -> Polkit:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _is_there(self) -> bool:
         asked = subprocess.run(

@@ -17,7 +17,8 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+
+from kit.running import Running
 
 PROGRAM = "docker-registry"
 USER = "operator"
@@ -33,7 +34,7 @@ def available() -> bool:
     return shutil.which(PROGRAM) is not None
 
 
-class RegistryServer:
+class RegistryServer(Running):
     """A registry that stores below `directory`. `port` 0 takes a free one, which a restart keeps."""
 
     def __init__(
@@ -90,15 +91,6 @@ class RegistryServer:
         """The request lines that it has logged, such as `GET /v2/example/os/manifests/1`."""
         text = (self.directory / "registry.log").read_text(errors="replace")
         return re.findall(r'"((?:GET|HEAD|PUT|POST|PATCH) \S+) HTTP/', text)
-
-    def __enter__(self) -> RegistryServer:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
     def _config(self) -> dict[str, object]:
         http: dict[str, object] = {"addr": f"127.0.0.1:{self.port}", "secret": "of no value"}
