@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -39,6 +38,7 @@ class LockServer:
         self.answer = Answer()
         self.answers: dict[str, Answer] = {}
         self.asked: list[tuple[str, dict[str, str], dict[str, str]]] = []
+        self._vanishing = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,7 +48,7 @@ class LockServer:
                 outer.asked.append((step, body["client_params"], {key.lower(): one for key, one in
                                                                   self.headers.items()}))
                 answer = outer.answers.get(step, outer.answer)
-                time.sleep(answer.delay)
+                outer._vanishing.wait(answer.delay)
                 if answer.cut:
                     self.close_connection = True
                     return
@@ -64,7 +64,7 @@ class LockServer:
             def log_message(self, format: str, *args: object) -> None: ...
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server.daemon_threads = False  # so that closing the server waits for those who still answer
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/base"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
@@ -83,7 +83,8 @@ class LockServer:
         self.vanish()
 
     def vanish(self) -> None:
-        """Listen no more."""
+        """Listen no more, and answer at once what was asked."""
+        self._vanishing.set()
         if self._thread.is_alive():
             self._server.shutdown()
             self._server.server_close()
