@@ -2,8 +2,7 @@
 """Downloads from a registry: what keeping the bytes of a broken download costs one that does not break, and what
 several layers at a time gain, on loopback and over a link that gives each connection so much and no more.
 
-Run as a program it pulls once: `python -m benchmarks.fetch REFERENCE SYSROOT PARALLEL KEEP`; or it is that link:
-`python -m benchmarks.fetch --serve DIRECTORY`, which prints its port.
+Run as a program it is that link: `python -m benchmarks.fetch DIRECTORY`, which prints its port.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ def measure(report: Report, work: Path, run: Callable[[list[str]], Run], repeat:
 
     def pull(reference: str, parallel: int, keep: bool) -> Run:
         _fresh(work / "sysroot")
-        return run([sys.executable, "-m", "benchmarks.fetch", reference, str(work / "sysroot"), str(parallel),
+        return run([sys.executable, "-m", "benchmarks.pull", reference, str(work / "sysroot"), str(parallel),
                     str(int(keep))])
 
     def compare(reference: str, *ways: tuple[int, bool]) -> list[Run]:
@@ -77,7 +76,11 @@ def peers(address: str, work: Path, run: Callable[[list[str]], Run], repeat: int
             _fresh(work / "cfsctl")
             subprocess.run(["cfsctl", "--repo", work / "cfsctl", "init", "--insecure"], check=True, capture_output=True)
 
-        pull = ["cfsctl", "--repo", str(work / "cfsctl"), "oci", "pull", reference, "bench"]
+        # It has skopeo fetch, which looks there for whom it may talk to without TLS.
+        registries = work / ".config/containers/registries.conf"
+        registries.parent.mkdir(parents=True)
+        registries.write_text(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
+        pull = ["env", f"HOME={work}", "cfsctl", "--repo", str(work / "cfsctl"), "oci", "pull", reference, "bench"]
         yield "cfsctl oci pull", _fastest(begin, pull, run, repeat)
 
 
@@ -111,7 +114,7 @@ def link(made: ImageBuilder, directory: Path) -> Iterator[str]:
     for name, data in {**{digest: data for digest, (_, data) in made.manifests().items()}, **made.blobs(),
                        "1": made.manifest_bytes}.items():
         (directory / name).write_bytes(data)
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.fetch", "--serve", str(directory)],
+    process = subprocess.Popen([sys.executable, "-m", "benchmarks.fetch", str(directory)],
                                stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     try:
@@ -149,27 +152,10 @@ def serve(directory: Path) -> None:
         server.serve_forever()
 
 
-def pull_once(reference: str, sysroot: str, parallel: int, keep: bool) -> None:
-    """One pull into an empty repository."""
-    from bootcd.config import Config
-    from bootcd.model import SilentProgress
-    from bootcd.ops.direct import DirectHost
-    from bootcd.registry import partial
-    from bootcd.store.repository import Repository
-
-    if not keep:
-        partial.SMALL = 1 << 62
-    Repository.init(Path(sysroot) / "composefs").close()
-    DirectHost(Path(sysroot), None, Config(pull_parallel=parallel), SilentProgress()).image_pull(reference)
-
-
 def _fresh(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     os.sync()
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--serve":
-        serve(Path(sys.argv[2]))
-    else:
-        pull_once(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "1")
+    serve(Path(sys.argv[1]))
