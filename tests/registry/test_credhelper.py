@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bootcd.errors import AuthenticationFailed, BootcdError, ConfigError, Unsupported
-from bootcd.registry.auth import Credentials, look
+from bootcd.registry.credentials import Credentials, look
 from kit.pulling import SECRET
 
 KNOWS = f"""host=$(cat)

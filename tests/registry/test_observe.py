@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bootcd.errors import BootcdError, ImageNotFound
 from bootcd.model import ImageReference
-from bootcd.registry.auth import Credentials, Lookup
+from bootcd.registry.credentials import Credentials, Lookup
 from bootcd.registry.http import proxy_for
 from bootcd.registry.observe import Exchange
 from bootcd.registry.peer import Peer

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from ..errors import BootcdError
 from ..model import ImageReference
 from ..registry import certificates
-from ..registry.auth import Lookup, look
 from ..registry.client import RegistrySource, served_by
+from ..registry.credentials import Lookup, look
 from ..registry.http import proxy_for, trusted
 from ..registry.observe import Exchange
 from ..registry.registries import Endpoint

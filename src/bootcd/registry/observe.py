@@ -14,7 +14,7 @@ from ..errors import BootcdError
 from ..model import ImageReference
 
 if TYPE_CHECKING:
-    from .auth import Lookup
+    from .credentials import Lookup
     from .peer import Peer
     from .proxies import Proxy
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import BootcdError
 from ..model import ImageReference
-from .auth import Credentials, Lookup
+from .credentials import Credentials, Lookup
 from .observe import Exchange, Observer
 from .peer import Peer
 from .proxies import Proxy
