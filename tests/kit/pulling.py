@@ -11,8 +11,9 @@ from typing import Any
 from bootcd.formats.oci import MAX_DOCUMENT, Config, Descriptor
 from bootcd.model import ImageReference, Platform
 from bootcd.registry.blob import LayerReader, read_blob
+from bootcd.registry.opening import open_source
 from bootcd.registry.registries import Registries
-from bootcd.registry.sources import FetchedManifest, SourceOptions, open_source
+from bootcd.registry.sources import FetchedManifest, SourceOptions
 from kit.images import ImageBuilder, IndexBuilder, Layer, to_json
 from kit.scripted_server import Reply, ScriptedServer
 

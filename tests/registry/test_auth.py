@@ -21,7 +21,7 @@ from bootcd.errors import (
 )
 from bootcd.model import ImageReference
 from bootcd.registry.auth import parse_challenges
-from bootcd.registry.sources import open_source
+from bootcd.registry.opening import open_source
 from kit.images import to_json
 from kit.pulling import AMD64, FAST, IMAGE, LAYERS, SECRET, auth_file, fetch, pull
 from kit.scripted_server import Reply, ScriptedServer, Seen

@@ -16,7 +16,7 @@ from bootcd.errors import OciError, SourceUnreachable
 from bootcd.model import ImageReference
 from bootcd.registry import trust
 from bootcd.registry.judgement import Judgement
-from bootcd.registry.sources import open_source
+from bootcd.registry.opening import open_source
 from kit.artifacts import ArtifactBuilder, serve, serve_list
 from kit.images import sha256, to_json
 from kit.pulling import AMD64, FAST, IMAGE, serve_image

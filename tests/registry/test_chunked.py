@@ -20,7 +20,8 @@ from bootcd.registry.blob import LayerReader
 from bootcd.registry.chunked import examine
 from bootcd.registry.client import RegistrySource
 from bootcd.registry.mirrored import Mirrored
-from bootcd.registry.sources import Ranged, open_source
+from bootcd.registry.opening import open_source
+from bootcd.registry.sources import Ranged
 from kit.chunked import ChunkedLayer
 from kit.images import File, ImageBuilder
 from kit.pulling import FAST, serve_image

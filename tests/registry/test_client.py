@@ -22,7 +22,8 @@ from bootcd.formats.oci import MAX_DOCUMENT
 from bootcd.model import ImageReference
 from bootcd.registry.blob import read_blob
 from bootcd.registry.http import is_loopback
-from bootcd.registry.sources import SourceOptions, open_source
+from bootcd.registry.opening import open_source
+from bootcd.registry.sources import SourceOptions
 from kit.images import IndexBuilder, sha256, to_json
 from kit.pulling import AMD64, FAST, IMAGE, LAYERS, SECRET, auth_file, fetch, serve_document, serve_image
 from kit.scripted_server import Reply, ScriptedServer, Seen

@@ -20,7 +20,8 @@ from bootcd.formats.oci import Descriptor
 from bootcd.model import ImageReference
 from bootcd.registry.blob import LayerReader, read_blob
 from bootcd.registry.chunked import examine
-from bootcd.registry.sources import Ranged, open_source
+from bootcd.registry.opening import open_source
+from bootcd.registry.sources import Ranged
 from kit.images import sha256
 from kit.pulling import AMD64, FAST, IMAGE, LAYERS
 from kit.scripted_server import Reply, ScriptedServer

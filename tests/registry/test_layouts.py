@@ -35,7 +35,7 @@ from bootcd.model import ImageReference, Platform
 from bootcd.registry.blob import read_blob
 from bootcd.registry.ociarchive import members
 from bootcd.registry.ocidir import Region
-from bootcd.registry.sources import open_source
+from bootcd.registry.opening import open_source
 from kit.images import ImageBuilder, IndexBuilder, sha256, to_json
 from kit.pulling import AMD64, ARM64, FAST, IMAGE, LAYERS, fetch, pull
 

@@ -16,7 +16,7 @@ from bootcd.errors import BlobMismatch, BlobNotFound, ImageNotFound
 from bootcd.model import ImageReference, Platform, SilentProgress
 from bootcd.ops.direct import DirectHost
 from bootcd.ops.results import ImageInfo
-from bootcd.registry.sources import open_source
+from bootcd.registry.opening import open_source
 from bootcd.store.repository import Repository
 from kit import registry_server
 from kit.images import Dir, File, Hardlink, ImageBuilder, IndexBuilder, Layer, Symlink, Whiteout

@@ -10,8 +10,9 @@ import pytest
 
 from bootcd.errors import BootcdError, ImageNotFound, RegistryBlocked, SourceUnreachable
 from bootcd.model import ImageReference
+from bootcd.registry.opening import open_source
 from bootcd.registry.registries import Registries, parse
-from bootcd.registry.sources import SourceOptions, open_source
+from bootcd.registry.sources import SourceOptions
 from kit.images import ImageBuilder, Layer
 from kit.pulling import AMD64, FAST, IMAGE, LAYERS, pull, serve_image
 from kit.scripted_server import Reply, ScriptedServer

@@ -18,10 +18,11 @@ from bootcd.model import ImageReference
 from bootcd.registry.credentials import Credentials, Lookup
 from bootcd.registry.http import proxy_for
 from bootcd.registry.observe import Exchange
+from bootcd.registry.opening import open_source
 from bootcd.registry.peer import Peer
 from bootcd.registry.proxies import Proxy
 from bootcd.registry.registries import Registries, parse
-from bootcd.registry.sources import SourceOptions, open_source
+from bootcd.registry.sources import SourceOptions
 from bootcd.registry.told import Sender, deliver
 from kit.images import IndexBuilder
 from kit.pulling import AMD64, FAST, IMAGE, SECRET, auth_file, serve_image

@@ -19,8 +19,9 @@ from bootcd.model import ImageReference
 from bootcd.registry import partial
 from bootcd.registry.blob import LayerReader
 from bootcd.registry.client import RegistrySource
+from bootcd.registry.opening import open_source
 from bootcd.registry.partial import OLD, SMALL, Partials
-from bootcd.registry.sources import SourceOptions, open_source
+from bootcd.registry.sources import SourceOptions
 from kit.images import Layer, sha256
 from kit.pulling import described
 from kit.scripted_server import Reply, ScriptedServer

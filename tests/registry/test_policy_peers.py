@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from bootcd.errors import BootcdError
 from bootcd.model import ImageReference
 from bootcd.registry import trust
-from bootcd.registry.sources import open_source
+from bootcd.registry.opening import open_source
 from kit import openpgp, registry_server
 from kit.images import ImageBuilder, Layer
 from kit.pulling import AMD64, FAST

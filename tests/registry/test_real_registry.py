@@ -22,7 +22,7 @@ from bootcd.errors import (
 )
 from bootcd.model import ImageReference, Platform
 from bootcd.registry.blob import LayerReader, read_blob
-from bootcd.registry.sources import open_source
+from bootcd.registry.opening import open_source
 from kit.images import ImageBuilder, IndexBuilder, Layer, sha256
 from kit.pulling import AMD64, ARM64, FAST, IMAGE, LAYERS, SECRET, auth_file, fetch, pull
 from kit.push import push

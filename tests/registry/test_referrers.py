@@ -16,9 +16,10 @@ from bootcd.errors import AuthenticationFailed, OciError, SourceUnreachable
 from bootcd.formats.oci import MAX_DOCUMENT
 from bootcd.model import ImageReference
 from bootcd.registry.blob import read_blob
+from bootcd.registry.opening import open_source
 from bootcd.registry.referrers import MAX_PAGES, MAX_REFERRERS, artifacts, next_page, tag_of
 from bootcd.registry.registries import Registries, parse
-from bootcd.registry.sources import SourceOptions, open_source
+from bootcd.registry.sources import SourceOptions
 from kit.artifacts import ArtifactBuilder, index, serve, serve_list
 from kit.images import OCI_INDEX, ImageBuilder, to_json
 from kit.pulling import FAST, IMAGE, LAYERS, serve_image

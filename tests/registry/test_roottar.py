@@ -28,7 +28,7 @@ from bootcd.errors import (
 from bootcd.formats.oci import MAX_DOCUMENT, Config
 from bootcd.model import ImageReference
 from bootcd.registry.blob import read_blob
-from bootcd.registry.sources import open_source
+from bootcd.registry.opening import open_source
 from kit.images import Dir, File, Layer, Symlink
 from kit.pulling import AMD64, FAST, fetch, pull
 

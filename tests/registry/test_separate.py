@@ -30,8 +30,9 @@ from bootcd.model import ImageReference
 from bootcd.ops.doctor_places import Watch
 from bootcd.registry import separate
 from bootcd.registry.blob import read_blob
+from bootcd.registry.opening import open_source
 from bootcd.registry.registries import Registries, parse
-from bootcd.registry.sources import Ranged, Source, SourceOptions, TransientFailure, open_source
+from bootcd.registry.sources import Ranged, Source, SourceOptions, TransientFailure
 from kit.pulling import AMD64, FAST, IMAGE, LAYERS, SECRET, auth_file, described, fetch, pull, serve_image
 from kit.push import push
 from kit.registry_server import RegistryServer, available
@@ -212,7 +213,8 @@ class TestItsEnd:
     def test_with_its_parent(self, server: ScriptedServer) -> None:
         """However that one ends."""
         program = (f"import os, signal\nfrom bootcd.model import ImageReference\n"
-                   f"from bootcd.registry.sources import SourceOptions, open_source\n"
+                   f"from bootcd.registry.opening import open_source\n"
+                   f"from bootcd.registry.sources import SourceOptions\n"
                    f"source = open_source(ImageReference.parse('{reference(server)}'), SourceOptions(separate=True))\n"
                    f"print(open(f'/proc/self/task/{{os.getpid()}}/children').read(), flush=True)\n"
                    f"os.kill(os.getpid(), signal.SIGKILL)\n")

@@ -22,7 +22,7 @@ from bootcd.errors import (
 )
 from bootcd.model import ImageReference
 from bootcd.registry import storage
-from bootcd.registry.sources import open_source
+from bootcd.registry.opening import open_source
 from kit.images import Dir, File, ImageBuilder, IndexBuilder, Layer, Symlink, sha256
 from kit.pulling import AMD64, ARM64, FAST, fetch, pull
 from kit.stores import StoreBuilder

@@ -17,8 +17,8 @@ from bootcd.errors import OciError, TrustPolicyError
 from bootcd.model import ImageReference
 from bootcd.registry import judgement, trust
 from bootcd.registry.judgement import Judgement
+from bootcd.registry.opening import open_source
 from bootcd.registry.sigstore import MAX_SIGNATURES
-from bootcd.registry.sources import open_source
 from kit.images import ImageBuilder, IndexBuilder, Layer
 from kit.pulling import AMD64, ARM64, FAST
 from kit.push import push

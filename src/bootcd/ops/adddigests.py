@@ -23,7 +23,7 @@ from ..formats.sealing import Role
 from ..formats.transform import XattrMode, transform_for_boot, transform_for_oci
 from ..model import ImageReference, Platform
 from ..registry.blob import read_blob
-from ..registry.sources import open_source
+from ..registry.opening import open_source
 from .imagelayout import Descriptor, document, put_blob, read_index, write_index
 from .trees import Pile
 

@@ -24,7 +24,8 @@ from ..model import ImageReference, Platform
 from ..registry import registries
 from ..registry.client import served_by
 from ..registry.judgement import POLICIES, Judgement, Outcome, policy_file
-from ..registry.sources import FetchedManifest, Source, SourceOptions, endpoints, open_source
+from ..registry.opening import endpoints, open_source
+from ..registry.sources import FetchedManifest, Source, SourceOptions
 from . import admit
 from .diagnosis import Diagnosis, DiagnosisStep
 from .doctor_places import Asked, Place, Telling, Watch, text

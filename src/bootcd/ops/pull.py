@@ -17,9 +17,10 @@ from ..model import ImageReference, Platform, Progress
 from ..registry import registries
 from ..registry.blob import read_blob
 from ..registry.carried import Carried, is_remote
+from ..registry.opening import open_source
 from ..registry.partial import Partials
 from ..registry.retry import RateLimit
-from ..registry.sources import FetchedManifest, Source, SourceOptions, open_source
+from ..registry.sources import FetchedManifest, Source, SourceOptions
 from ..store.layers import has_layer
 from ..store.ociimages import OciImages
 from ..store.repository import Repository

@@ -29,7 +29,7 @@ from ..formats.tree import Directory, RegularFile
 from ..linux import files
 from ..model import ImageReference, Platform, SilentProgress
 from ..registry.blob import LayerReader, read_blob
-from ..registry.sources import open_source
+from ..registry.opening import open_source
 from .tools import canonical_tree
 from .uncompressed import Uncompressed
 

@@ -15,7 +15,8 @@ from dataclasses import replace
 from ..errors import ImageNotFound
 from ..formats.oci import Descriptor, Manifest
 from ..model import ImageReference, Platform
-from .sources import BlobStream, CarriesSignatures, FetchedManifest, HasReferrers, Source, SourceOptions, open_source
+from .opening import open_source
+from .sources import BlobStream, CarriesSignatures, FetchedManifest, HasReferrers, Source, SourceOptions
 
 
 class Carried:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a source of images is, and which one an image reference means.
+"""What a source of images is.
 
 A source hands out one image: its manifest, checked, and the raw bytes of its blobs, unchecked. Nobody but `blob.py`
 should read those bytes, because it alone verifies size and digest, resumes and retries.
 
-    source = open_source(ImageReference.parse("quay.io/example/os:1"), SourceOptions())
+    source = opening.open_source(ImageReference.parse("quay.io/example/os:1"), SourceOptions())
     try:
         fetched = source.manifest(Platform.current())
         config = Config.parse(read_blob(source, fetched.manifest.config, MAX_DOCUMENT))
@@ -14,31 +14,19 @@ should read those bytes, because it alone verifies size and digest, resumes and 
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ..errors import BootcdError, DeltaUnusable, UsageError
+from ..errors import BootcdError, DeltaUnusable
 from ..formats.oci import Descriptor, Index, Manifest
 from ..formats.ocidelta import Delta
 from ..model import ImageReference, Platform
 from .observe import Observer
-from .registries import Endpoint, Registries
 
 CERTS = (Path("/etc/bootcd/certs.d"), Path("/etc/containers/certs.d"), Path("/etc/docker/certs.d"))
 """Where certificates for single hosts may be."""
-
-_LOCAL = {
-    "oci": ("ocidir", "OciDirectory"), "oci-archive": ("ociarchive", "OciArchive"),
-    "docker-archive": ("dockerarchive", "DockerArchive"), "dir": ("skopeodir", "SkopeoDirectory"),
-    "containers-storage": ("storage", "StorageImage"), "tar": ("roottar", "RootTar"),
-}
-"""Module and class for each transport of this machine."""
-
-_MIRROR_ATTEMPTS = 2
-"""A mirror that does not answer costs time, and somebody else can be asked."""
 
 
 class Limit(Protocol):
@@ -194,57 +182,3 @@ class TransientFailure(Exception):
         self.error = error
         self.retry_after = retry_after
         self.stalled = stalled
-
-
-def open_source(
-    ref: ImageReference, options: SourceOptions | None = None, registries: Registries | None = None
-) -> Source:
-    """The source that a reference names; `registries` tell of mirrors, other locations and blocked names.
-
-    Raises what its `manifest` raises, RegistryBlocked, and ConfigError for bad `options` or `registries`.
-    """
-    options = options or SourceOptions()
-    # Imported when needed: requests alone takes longer to load than `bootcctl status` may run.
-    if ref.transport == "docker":
-        return _registry(ref, options, registries)
-    if ref.transport not in _LOCAL:
-        raise UsageError(f"image reference '{ref}': transport '{ref.transport}' is not supported")
-    module, name = _LOCAL[ref.transport]
-    made: Source = getattr(importlib.import_module(f".{module}", __package__), name)(ref, options)
-    return made
-
-
-def _registry(ref: ImageReference, options: SourceOptions, registries: Registries | None) -> Source:
-    asked = [(endpoint.reference, there) for endpoint, there in endpoints(ref, options, registries or Registries())]
-    places = _separate(asked) if options.separate else _here(asked)
-    if places[0].reference == ref and len(places) == 1:
-        return places[0]
-    from .mirrored import Mirrored
-
-    return Mirrored(ref, options, places)
-
-
-def endpoints(
-    ref: ImageReference, options: SourceOptions, registries: Registries
-) -> Iterator[tuple[Endpoint, SourceOptions]]:
-    """Where to ask for an image at a registry, in this order, and how each place is reached. Raises what
-    `Registries.endpoints` raises."""
-    for endpoint in registries.endpoints(ref):
-        if endpoint.is_mirror:
-            there = replace(options, insecure=endpoint.insecure, attempts=min(options.attempts, _MIRROR_ATTEMPTS))
-        else:
-            there = replace(options, insecure=options.insecure or endpoint.insecure)
-        yield endpoint, there
-
-
-def _here(endpoints: Sequence[tuple[ImageReference, SourceOptions]]) -> list[Ranged]:
-    from .client import RegistrySource
-
-    return [RegistrySource(reference, options) for reference, options in endpoints]
-
-
-def _separate(endpoints: Sequence[tuple[ImageReference, SourceOptions]]) -> list[Ranged]:
-    from .separate import SeparateSource, fetcher
-
-    one = fetcher(endpoints)
-    return [SeparateSource(reference, options, one, place) for place, (reference, options) in enumerate(endpoints)]
