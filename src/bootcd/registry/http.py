@@ -85,7 +85,7 @@ def host_of(url: str) -> str:
 
 def proxy_for(url: str, options: SourceOptions) -> proxies.Proxy:
     """The proxy by which `url` is asked."""
-    return proxies.choose(url, options, loopback=is_loopback(urlsplit(url).hostname or ""))
+    return proxies.choose(url, options.proxy, options.no_proxy, loopback=is_loopback(urlsplit(url).hostname or ""))
 
 
 class NotTls(Exception):

@@ -7,12 +7,11 @@ Source: bootcd.toml(5); the variables as curl and requests read them.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import requests.utils
-
-from .sources import SourceOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +35,15 @@ class Proxy:
         return {"http": self.address, "https": self.address} if self.address else {}
 
 
-def choose(url: str, options: SourceOptions, *, loopback: bool) -> Proxy:
-    """The proxy by which `url` is asked."""
+def choose(url: str, configured: str = "", no_proxy: Sequence[str] = (), *, loopback: bool) -> Proxy:
+    """The proxy by which `url` is asked. `configured` and `no_proxy` are what bootcd.toml says."""
     if loopback:
         return Proxy("hosts of loopback are asked without one")
-    if options.proxy:
-        if requests.utils.should_bypass_proxies(url, no_proxy=",".join(options.no_proxy) or None):
-            named = "no-proxy in bootcd.toml" if options.no_proxy else "no_proxy of the environment"
-            return Proxy(f"{named} excepts this host", variable="" if options.no_proxy else _spelled("no"))
-        return Proxy("proxy in bootcd.toml", options.proxy)
+    if configured:
+        if requests.utils.should_bypass_proxies(url, no_proxy=",".join(no_proxy) or None):
+            named = "no-proxy in bootcd.toml" if no_proxy else "no_proxy of the environment"
+            return Proxy(f"{named} excepts this host", variable="" if no_proxy else _spelled("no"))
+        return Proxy("proxy in bootcd.toml", configured)
     scheme = urlsplit(url).scheme
     chosen = requests.utils.select_proxy(url, dict(requests.utils.get_environ_proxies(url)))
     variable = _spelled(scheme) or _spelled("all")
