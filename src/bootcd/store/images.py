@@ -8,7 +8,6 @@ measured, by the kernel where there is fs-verity and here where there is none. S
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from ..errors import ErofsError, ImageNotFound, ObjectMismatch, RepositoryDamaged
 from ..formats.erofs.reader import Image
@@ -16,10 +15,8 @@ from ..formats.fsverity import Hasher
 from ..linux import files
 from ..linux.mount import composefs_mount
 from .links import Links
-from .objects import CHUNK
-
-if TYPE_CHECKING:
-    from .repository import Repository
+from .objects import CHUNK, ObjectStore
+from .root import Root
 
 MAX_IMAGE = 1 << 30
 """Largest image, in bytes; what composefs-rs reads."""
@@ -28,25 +25,26 @@ MAX_IMAGE = 1 << 30
 class Images:
     """The directory `images` of a repository."""
 
-    def __init__(self, repo: Repository) -> None:
-        self._repo = repo
-        self.links = Links(repo, "images")
+    def __init__(self, root: Root, objects: ObjectStore) -> None:
+        self._root = root
+        self._objects = objects
+        self.links = Links(root, objects, "images")
 
     def commit(self, data: bytes | bytearray) -> bytes:
         """Store an image that `write_image` made and return its digest, by which it can be mounted from now on.
 
         Everything written to the repository before, the image included, is durable when its name appears.
         """
-        digest = self._repo.objects.put(data)
+        digest = self._objects.put(data)
         if not self.has(digest):
             files.step("images.before_sync")
-            self._repo.sync()
+            self._root.sync()
             self.links.link(digest.hex(), digest)
         return digest
 
     def has(self, digest: bytes) -> bool:
         """Whether there is an image with that digest, with its object."""
-        return self.links.target(digest.hex()) == digest and self._repo.objects.has(digest)
+        return self.links.target(digest.hex()) == digest and self._objects.has(digest)
 
     def open(self, digest: bytes) -> int:
         """A descriptor of the image file, its content verified.
@@ -54,9 +52,9 @@ class Images:
         Raises ImageNotFound when it is not linked, RepositoryDamaged when its object is missing, ObjectMismatch.
         """
         self._require(digest)
-        fd = self._repo.objects.open(digest)
-        if not self._repo.secure:
-            hasher = Hasher(self._repo.algorithm)
+        fd = self._objects.open(digest)
+        if not self._root.secure:
+            hasher = Hasher(self._root.algorithm)
             try:
                 with files.translate(f"cannot read image {digest.hex()}"):
                     while data := os.pread(fd, CHUNK, hasher.size):
@@ -71,7 +69,7 @@ class Images:
     def read(self, digest: bytes) -> Image:
         """The image, validated. Raises as `open`, and ErofsError."""
         self._require(digest)
-        data = self._repo.objects.read(digest, MAX_IMAGE)
+        data = self._objects.read(digest, MAX_IMAGE)
         try:
             return Image(data)
         except ErofsError as error:
@@ -99,7 +97,7 @@ class Images:
 
     def refs(self) -> dict[str, bytes]:
         """Every ref with the digest of its image; refs that lead to no digest are left out."""
-        size = 2 * self._repo.algorithm.digest_size
+        size = 2 * self._root.algorithm.digest_size
         found = {}
         for ref, name in self.links.refs().items():
             if len(name) == size and all(char in "0123456789abcdef" for char in name):
@@ -117,8 +115,8 @@ class Images:
         """
         fd = self.open(digest)
         try:
-            required = self._repo.secure if require_verity is None else require_verity
-            return composefs_mount(fd, self._repo.objects.directory_fd(), digest.hex(), require_verity=required,
+            required = self._root.secure if require_verity is None else require_verity
+            return composefs_mount(fd, self._objects.directory_fd(), digest.hex(), require_verity=required,
                                    upper_fd=upper_fd, work_fd=work_fd)
         finally:
             os.close(fd)

@@ -16,15 +16,12 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from ..errors import RepositoryDamaged, UsageError
 from ..formats.tree import object_path
 from ..linux import files
-from .objects import parse_object_path
-
-if TYPE_CHECKING:
-    from .repository import Repository
+from .objects import ObjectStore, parse_object_path
+from .root import Root
 
 _DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 _HIDDEN = ".symlink-"
@@ -34,8 +31,9 @@ _NAME_MAX = 255
 class Links:
     """One of the two directories; `kind` is "images" or "streams"."""
 
-    def __init__(self, repo: Repository, kind: str) -> None:
-        self._repo = repo
+    def __init__(self, root: Root, objects: ObjectStore, kind: str) -> None:
+        self._root = root
+        self._objects = objects
         self.kind = kind
 
     # --- names ---
@@ -45,12 +43,12 @@ class Links:
         if not _is_component(name):
             return None
         text = self._readlink(f"{self.kind}/{name}")
-        return None if text is None else parse_object_path(text, self._repo.algorithm.digest_size)
+        return None if text is None else parse_object_path(text, self._root.algorithm.digest_size)
 
     def is_link(self, name: str) -> bool:
         """Whether there is a symlink of that name, wherever it leads."""
         try:
-            return stat.S_ISLNK(os.lstat(f"{self.kind}/{name}", dir_fd=self._repo.fd).st_mode)
+            return stat.S_ISLNK(os.lstat(f"{self.kind}/{name}", dir_fd=self._root.fd).st_mode)
         except OSError:
             return False
 
@@ -60,7 +58,7 @@ class Links:
 
     def link(self, name: str, digest: bytes) -> bool:
         """Make a name stand for an object. The object must be durable. Returns whether anything changed."""
-        self._repo.require_writable()
+        self._root.require_writable()
         if not _is_component(name):
             raise UsageError(f"'{name}' cannot be a name in {self.kind}/")
         with self._directory((self.kind,), create=True) as fd:
@@ -77,7 +75,7 @@ class Links:
 
     def ref(self, ref: str, name: str) -> bool:
         """Make a ref to a name. Returns whether anything changed."""
-        self._repo.require_writable()
+        self._root.require_writable()
         parts = ref.split("/")
         if not all(map(_is_component, parts)):
             raise UsageError(f"'{ref}' cannot be a ref in {self.kind}/refs/")
@@ -119,7 +117,7 @@ class Links:
         bad = []
         for name in self.names():
             digest = self.target(name)
-            if digest is None or digest in gone or not self._repo.objects.has(digest):
+            if digest is None or digest in gone or not self._objects.has(digest):
                 bad.append(name)
         good = set(self.names()) - set(bad)
         return bad, [ref for ref, name in self.refs().items() if name not in good]
@@ -131,14 +129,14 @@ class Links:
             if name.startswith(_HIDDEN):
                 path = f"{self.kind}/{name}"
                 with contextlib.suppress(FileNotFoundError), files.translate(f"cannot remove {path}"):
-                    if os.lstat(path, dir_fd=self._repo.fd).st_mtime < limit:
-                        os.unlink(path, dir_fd=self._repo.fd)
+                    if os.lstat(path, dir_fd=self._root.fd).st_mtime < limit:
+                        os.unlink(path, dir_fd=self._root.fd)
 
     # --- inside ---
 
     def _list(self, path: str) -> list[str]:
         try:
-            fd = os.open(path, _DIR_FLAGS, dir_fd=self._repo.fd)
+            fd = os.open(path, _DIR_FLAGS, dir_fd=self._root.fd)
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -150,13 +148,13 @@ class Links:
 
     def _is_directory(self, path: str) -> bool:
         try:
-            return stat.S_ISDIR(os.lstat(path, dir_fd=self._repo.fd).st_mode)
+            return stat.S_ISDIR(os.lstat(path, dir_fd=self._root.fd).st_mode)
         except OSError:
             return False
 
     def _readlink(self, path: str) -> str | None:
         try:
-            return os.readlink(path, dir_fd=self._repo.fd)
+            return os.readlink(path, dir_fd=self._root.fd)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -165,11 +163,11 @@ class Links:
             raise files.error_of(f"cannot read {path}", error) from error
 
     def _unlink(self, path: str) -> bool:
-        self._repo.require_writable()
+        self._root.require_writable()
         files.step(f"{self.kind}.before_unlink")
         with files.translate(f"cannot remove {path}"):
             try:
-                os.unlink(path, dir_fd=self._repo.fd)
+                os.unlink(path, dir_fd=self._root.fd)
             except FileNotFoundError:
                 return False
         return True
@@ -177,7 +175,7 @@ class Links:
     @contextlib.contextmanager
     def _directory(self, parts: tuple[str, ...], *, create: bool) -> Iterator[int]:
         """The descriptor of a directory below the repository, made when it is missing."""
-        fd = os.dup(self._repo.fd)
+        fd = os.dup(self._root.fd)
         try:
             with files.translate(f"cannot open {'/'.join(parts)}"):
                 for part in parts:

@@ -21,15 +21,13 @@ import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from ..errors import ObjectMismatch, RepositoryDamaged
 from ..formats.fsverity import Hasher, measure
 from ..formats.tree import object_path
 from ..linux import files, verity
-
-if TYPE_CHECKING:
-    from .repository import Repository
+from .root import Root
 
 CHUNK = 1 << 20
 _BUSY_RETRIES = 3
@@ -43,10 +41,10 @@ Data = bytes | bytearray | memoryview
 class ObjectStore:
     """The directory `objects` of a repository."""
 
-    def __init__(self, repo: Repository) -> None:
-        self._repo = repo
-        self.algorithm = repo.algorithm
-        self._secure = repo.secure
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self.algorithm = root.algorithm
+        self._secure = root.secure
         self._top = -1
         self._dirs: list[int] = [-1] * 256
         self._lock = threading.Lock()
@@ -152,13 +150,13 @@ class ObjectStore:
 
     def path(self, digest: bytes) -> str:
         """Where it lies in the file system."""
-        return os.path.join(self._repo.path, "objects", object_path(digest))
+        return os.path.join(self._root.path, "objects", object_path(digest))
 
     def directory_fd(self) -> int:
         """The descriptor of `objects`, for mounts; it stays ours. Raises RepositoryDamaged when there is none."""
         fd = self._open_top()
         if fd < 0:
-            raise RepositoryDamaged(f"repository {self._repo.path} has no directory 'objects'")
+            raise RepositoryDamaged(f"repository {self._root.path} has no directory 'objects'")
         return fd
 
     # --- writing ---
@@ -183,14 +181,14 @@ class ObjectStore:
 
     def writer(self) -> ObjectWriter:
         """For content that does not fit into memory."""
-        self._repo.require_writable()
+        self._root.require_writable()
         top = self._open_top(create=True)
         with files.translate("cannot write an object"):
             return ObjectWriter(self, files.tmpfile(top), Hasher(self.algorithm))
 
     def remove(self, digest: bytes) -> int:
         """Remove an object and return the bytes that it had. Only for who holds the repository exclusively."""
-        self._repo.require_writable()
+        self._root.require_writable()
         size = self.size(digest)
         files.step("objects.before_remove")
         with files.translate(f"cannot remove object {digest.hex()}"):
@@ -220,7 +218,7 @@ class ObjectStore:
     # --- inside ---
 
     def _missing(self, digest: bytes) -> RepositoryDamaged:
-        return RepositoryDamaged(f"object {digest.hex()} is missing in {self._repo.path}")
+        return RepositoryDamaged(f"object {digest.hex()} is missing in {self._root.path}")
 
     @contextlib.contextmanager
     def _reading(self, digest: bytes) -> Iterator[None]:
@@ -238,16 +236,16 @@ class ObjectStore:
                 if self._top < 0:
                     if create:
                         with contextlib.suppress(FileExistsError):
-                            os.mkdir("objects", 0o755, dir_fd=self._repo.fd)
+                            os.mkdir("objects", 0o755, dir_fd=self._root.fd)
                     with contextlib.suppress(FileNotFoundError):
-                        self._top = os.open("objects", _DIR_FLAGS, dir_fd=self._repo.fd)
+                        self._top = os.open("objects", _DIR_FLAGS, dir_fd=self._root.fd)
         return self._top
 
     def _dir(self, digest: bytes, *, create: bool = False) -> int:
         """The descriptor of objects/xx, or -1 when there is none."""
         first = digest[0]
         if create:
-            self._repo.require_writable()
+            self._root.require_writable()
         if self._dirs[first] < 0:
             top = self._open_top(create=create)
             if top < 0:

@@ -25,9 +25,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from ..errors import (
-    BootcdError,
     MetadataError,
-    ReadOnly,
     RepositoryConflict,
     RepositoryError,
     RepositoryNotFound,
@@ -39,6 +37,7 @@ from ..linux import files, verity
 from .images import Images
 from .metadata import FILE_NAME, MAX_SIZE, Metadata
 from .objects import ObjectStore
+from .root import Root
 from .streams import Streams
 
 LOCK_WAIT = 10.0
@@ -46,28 +45,15 @@ LOCK_WAIT = 10.0
 EXCLUSIVE_WAIT = 1.0
 
 
-class Repository:
+class Repository(Root):
     """An open repository; a context manager. Made by `init` or `open`."""
 
     def __init__(self, path: str, fd: int, lock: files.Lock, metadata: Metadata, secure: bool) -> None:
-        self.path = path
-        self.fd = fd
-        self.metadata = metadata
-        self.secure = secure
+        super().__init__(path, fd, metadata, secure)
         self._lock = lock
-        self._refusal = self._why_not_writable()
         self.objects = ObjectStore(self)
-        self.streams = Streams(self)
-        self.images = Images(self)
-
-    @property
-    def algorithm(self) -> Algorithm:
-        return self.metadata.algorithm
-
-    @property
-    def version(self) -> Version:
-        """The format of new images."""
-        return self.metadata.version
+        self.streams = Streams(self, self.objects)
+        self.images = Images(self, self.objects)
 
     @classmethod
     def init(
@@ -155,10 +141,6 @@ class Repository:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def sync(self) -> None:
-        """Make everything written so far durable."""
-        files.syncfs(self.fd)
-
     @contextlib.contextmanager
     def exclusive(self, wait: float = EXCLUSIVE_WAIT) -> Iterator[None]:
         """Be the only one who has the repository open. Raises Busy when others do not close it in `wait` seconds."""
@@ -167,20 +149,6 @@ class Repository:
             yield
         finally:
             self._lock.shared(LOCK_WAIT)
-
-    def require_writable(self) -> None:
-        """Raises ReadOnly, PermissionDenied or RepositoryTooNew when nothing may be changed here."""
-        if self._refusal is not None:
-            raise self._refusal
-
-    def _why_not_writable(self) -> BootcdError | None:
-        unknown = self.metadata.unknown_read_only
-        if unknown:
-            names = ", ".join(map(repr, unknown))
-            return RepositoryTooNew(f"repository {self.path} can only be read: unknown features {names}")
-        if files.is_read_only(self.fd):
-            return ReadOnly(f"repository {self.path} is on a read-only file system or not ours to write")
-        return None
 
 
 def _exists(fd: int, name: str) -> bool:

@@ -8,15 +8,12 @@ exists is a promise that the stream is complete. Spec 1.4, 3.1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..errors import ImageNotFound, SplitstreamError
 from ..formats.splitstream import Splitstream
 from ..linux import files
 from .links import Links
-
-if TYPE_CHECKING:
-    from .repository import Repository
+from .objects import ObjectStore
+from .root import Root
 
 MAX_STREAM = 4 << 30
 """Largest splitstream file that is read, in bytes."""
@@ -25,24 +22,25 @@ MAX_STREAM = 4 << 30
 class Streams:
     """The directory `streams` of a repository."""
 
-    def __init__(self, repo: Repository) -> None:
-        self._repo = repo
-        self.links = Links(repo, "streams")
+    def __init__(self, root: Root, objects: ObjectStore) -> None:
+        self._root = root
+        self._objects = objects
+        self.links = Links(root, objects, "streams")
 
     def has(self, name: str) -> bool:
         """Whether there is a stream of that name and its object."""
         digest = self.links.target(name)
-        return digest is not None and self._repo.objects.has(digest)
+        return digest is not None and self._objects.has(digest)
 
     def put(self, name: str, data: bytes) -> bytes:
         """Store a splitstream and give it its name, replacing what had it. Returns its id.
 
         Everything written to the repository before is durable when the name appears. Raises RootFull.
         """
-        digest = self._repo.objects.put(data)
+        digest = self._objects.put(data)
         if self.links.target(name) != digest:
             files.step("streams.before_sync")
-            self._repo.sync()
+            self._root.sync()
             self.links.link(name, digest)
         return digest
 
@@ -59,9 +57,9 @@ class Streams:
 
     def open_id(self, digest: bytes, content_type: int | None = None, *, what: str | None = None) -> Splitstream:
         """Read a stream by its id."""
-        data = self._repo.objects.read(digest, MAX_STREAM)
+        data = self._objects.read(digest, MAX_STREAM)
         try:
-            return Splitstream.parse(data, self._repo.algorithm, content_type)
+            return Splitstream.parse(data, self._root.algorithm, content_type)
         except SplitstreamError as error:
             raise SplitstreamError(f"stream {what or digest.hex()}: {error}") from error
 
