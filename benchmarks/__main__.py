@@ -8,78 +8,19 @@ what can be compared between two versions of the program.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import bare, bydelta, byfile, daemon, deployments, etc, fetch, image, labels
+from benchmarks.report import Report
+from benchmarks.runs import Run, best, fresh, run
 
 DEPLOYMENTS = 100
 BOOTCCTL = [sys.executable, "-m", "bootcd.cli"]
-
-
-@dataclass(frozen=True)
-class Run:
-    """Wall seconds and peak memory in MB of a child process."""
-
-    seconds: float
-    memory: float
-
-
-def run(command: list[str], *, stdin: bytes = b"") -> Run:
-    """Run a program to its end. Raises CalledProcessError."""
-    start = time.perf_counter()
-    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as source:
-        source.write(stdin)
-        source.seek(0)
-        process = subprocess.Popen(command, stdin=source, stdout=subprocess.DEVNULL, stderr=errors)
-        # ru_maxrss would count this program's own memory, which the child had for a moment before exec.
-        peak = 0
-        while process.poll() is None:
-            peak = max(peak, _high_water(process.pid))
-            time.sleep(0.002)
-        if process.returncode:
-            errors.seek(0)
-            sys.stderr.write(errors.read().decode(errors="replace"))
-            raise subprocess.CalledProcessError(process.returncode, command)
-    return Run(time.perf_counter() - start, peak / 1024)
-
-
-def _high_water(pid: int) -> int:
-    """The peak of resident memory so far, in kB."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1])
-    return 0
-
-
-def best(times: int, measure: Callable[[], Run]) -> Run:
-    """The fastest of several runs: what is left is the program, not the neighbours."""
-    return min((measure() for _ in range(times)), key=lambda one: one.seconds)
-
-
-class Report:
-    """The table."""
-
-    def __init__(self) -> None:
-        print(f"{'measure':44}  {'result':>12}  {'mark':>10}  {'against':>10}  memory")
-
-    def ratio(self, name: str, ours: Run, other: Run, mark: str = "", what: str = "") -> None:
-        self.line(name, f"{ours.seconds / other.seconds:.2f} x", mark, f"{other.seconds:.2f} s{what}", ours.memory)
-
-    def seconds(self, name: str, seconds: float, mark: str = "", memory: float | None = None) -> None:
-        self.line(name, f"{seconds:.2f} s", mark, "", memory)
-
-    def line(self, name: str, result: str, mark: str, against: str, memory: float | None) -> None:
-        print(f"{name:44}  {result:>12}  {mark:>10}  {against:>10}  {f'{memory:.0f} MB' if memory else ''}", flush=True)
 
 
 def main() -> None:
@@ -112,20 +53,14 @@ def program(report: Report, work: Path, layout: Path, tar: Path, options: argpar
     places = "\n".join(f"{offset} {size}" for offset, size in bare.payloads(tar)).encode()
     for compression in ("gzip", "zstd"):
         imports(report, work, layout, tar, compression, places, options.repeat)
-    fetch.measure(report, work / "fetch", run, options.repeat, options.quick)
+    fetch.measure(report, work / "fetch", options.repeat, options.quick)
     erofs(report, options.quick)
     labels.measure(report, options.quick)
     etc.measure(report, fresh(work / "etc"), options.repeat)
     living(report, work, layout, options.repeat)
     many(report, work, options.repeat)
-    byfile.measure(report, fresh(work / "by-file"), run, options.repeat, options.quick)
-    bydelta.measure(report, fresh(work / "by-delta"), run, options.repeat, options.quick)
-
-
-def fresh(path: Path) -> Path:
-    shutil.rmtree(path, ignore_errors=True)
-    os.sync()
-    return path
+    byfile.measure(report, fresh(work / "by-file"), options.repeat, options.quick)
+    bydelta.measure(report, fresh(work / "by-delta"), options.repeat, options.quick)
 
 
 def imports(report: Report, work: Path, layout: Path, tar: Path, compression: str, places: bytes, repeat: int) -> None:

@@ -7,12 +7,12 @@ The delta is one of oci-delta where that is installed; else of the small writer 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from benchmarks.byfile import FULL, ONE_IN, QUICK, pull
+from benchmarks.byfile import FULL, ONE_IN, QUICK
 from benchmarks.image import write_tar
+from benchmarks.pull import pull
+from benchmarks.report import Report
 from kit import deltas
 from kit.chunked import ChunkedLayer
 from kit.deltas import TAR_DIFF, DeltaBuilder
@@ -20,13 +20,10 @@ from kit.images import ImageBuilder, Layer
 from kit.push import push
 from kit.registry_server import RegistryServer, available
 
-if TYPE_CHECKING:
-    from benchmarks.__main__ import Report, Run
-
 WAYS = ("by-delta", "by-file", "whole")
 
 
-def measure(report: Report, work: Path, run: Callable[[list[str]], Run], repeat: int, quick: bool) -> None:
+def measure(report: Report, work: Path, repeat: int, quick: bool) -> None:
     """In turns, the fastest counts; not at all without a registry."""
     if not available():
         return
@@ -38,14 +35,15 @@ def measure(report: Report, work: Path, run: Callable[[list[str]], Run], repeat:
         repository = f"{registry.address}/os"
         old, new = f"{repository}:old", f"{repository}:new"
         size = _publish(work, repository)
-        pull(run, old, work / "installed", "whole", work / "bytes")
+        pull(old, work / "installed")
         rounds = []
         for _ in range(repeat):
             one = []
             for way in WAYS:
                 shutil.rmtree(work / "sysroot", ignore_errors=True)
                 shutil.copytree(work / "installed", work / "sysroot", symlinks=True)
-                one.append((pull(run, new, work / "sysroot", way, work / "bytes"), int((work / "bytes").read_text())))
+                one.append((pull(new, work / "sysroot", "--way", way, "--bytes", str(work / "bytes")),
+                            int((work / "bytes").read_text())))
             rounds.append(one)
     by_delta, by_file, whole = (min(column, key=lambda one: one[0].seconds) for column in zip(*rounds, strict=True))
     assert whole[1] == size

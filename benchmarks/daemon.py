@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import quantiles
-from typing import Any, Protocol
+from typing import Any
 
 from benchmarks import service, sysupdate
+from benchmarks.report import Report
 from kit.bus import Daemon, SystemBus
 from kit.caller import DRIVER, JOB, MANAGER, NAME, PROPERTIES, ROOT, Caller
 from kit.churn import Churn
@@ -25,13 +26,7 @@ READS = 2000
 CLIENTS = 50
 
 
-class Table(Protocol):
-    """Where the results go: `benchmarks.__main__.Report`."""
-
-    def line(self, name: str, result: str, mark: str, against: str, memory: float | None) -> None: ...
-
-
-def measure(report: Table, work: Path, image: str, repeat: int, quick: bool) -> None:
+def measure(report: Report, work: Path, image: str, repeat: int, quick: bool) -> None:
     """All of it. `image` is a reference whose import takes some seconds."""
     # As it is installed: with the modules compiled.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -71,7 +66,7 @@ def _bare(bus: SystemBus) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def _start(report: Table, bus: SystemBus, make: Callable[[], Daemon], repeat: int) -> None:
+def _start(report: Report, bus: SystemBus, make: Callable[[], Daemon], repeat: int) -> None:
     """From the fork of the program to READY=1, and to the answer that a first client gets."""
     ours, first, theirs, empty = [], [], [], []
     with Caller(bus.address) as caller:
@@ -93,7 +88,7 @@ def _start(report: Table, bus: SystemBus, make: Callable[[], Daemon], repeat: in
     report.line("  against an empty Python program", f"{min(ours) / min(empty):.2f} x", "", f"{min(empty):.2f} s", None)
 
 
-def _weight(report: Table, ours: int, theirs: int) -> None:
+def _weight(report: Report, ours: int, theirs: int) -> None:
     time.sleep(1)
     for name, field in (("resident", "Rss"), ("proportional", "Pss")):
         mark = "<= 40 MB" if field == "Rss" else ""
@@ -108,7 +103,7 @@ def _read(caller: Caller, place: tuple[str, str, str], interface: str, name: str
     return (time.perf_counter() - start) * 1000
 
 
-def _latency(report: Table, bus: SystemBus, pid: int, image: str) -> None:
+def _latency(report: Report, bus: SystemBus, pid: int, image: str) -> None:
     """Ours and the peer's in turns, so that a slow moment hits both."""
     ours = (NAME, ROOT, PROPERTIES)
     theirs = (service.NAME, service.PATH, PROPERTIES)
@@ -132,7 +127,7 @@ def _high_water(pid: int) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
 
-def _percentiles(report: Table, name: str, pairs: list[tuple[float, float]], mark: str = "") -> None:
+def _percentiles(report: Report, name: str, pairs: list[tuple[float, float]], mark: str = "") -> None:
     ours, theirs = ([pair[number] for pair in pairs] for number in (0, 1))
     for words, number in (("p50", 49), ("p99", 98)):
         one, other = (quantiles(times, n=100)[number] for times in (ours, theirs))
@@ -140,7 +135,7 @@ def _percentiles(report: Table, name: str, pairs: list[tuple[float, float]], mar
     report.line(f"  longest of {len(pairs)}", f"{max(ours):.1f} ms", "", f"{max(theirs):.1f} ms", None)
 
 
-def _crowd(report: Table, bus: SystemBus, calls: int) -> None:
+def _crowd(report: Report, bus: SystemBus, calls: int) -> None:
     """All clients ask before any reads an answer. The peer is the bus itself: the bare service does not survive this
     (dbus-next takes a full socket for the end of the connection)."""
     def run(member: str, signature: str, *body: Any, place: tuple[str, str, str]) -> float:
@@ -160,7 +155,7 @@ def _crowd(report: Table, bus: SystemBus, calls: int) -> None:
                 None)
 
 
-def _churn(report: Table, bus: SystemBus, pid: int, jobs: int) -> None:
+def _churn(report: Report, bus: SystemBus, pid: int, jobs: int) -> None:
     with Caller(bus.address) as caller:
         churn = Churn(caller)
         churn.run(80)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from benchmarks.report import Report
 from bootcd.config import Config
 from bootcd.deploy import plan
 from bootcd.layout import Sysroot
@@ -18,9 +18,6 @@ from bootcd.ops.session import change
 from kit.images import File
 from kit.os_images import os_image
 from kit.world import World
-
-if TYPE_CHECKING:
-    from benchmarks.__main__ import Report
 
 ETC_FILES, ETC_FILE_SIZE = 2_000, 10_000
 """An /etc of 20 MB."""

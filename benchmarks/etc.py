@@ -7,8 +7,8 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from benchmarks.report import Report
 from bootcd.deploy import plan
 from bootcd.deploy.etc import merge
 from bootcd.deploy.etccompare import Comparison
@@ -18,9 +18,6 @@ from bootcd.deploy.records import Record
 from bootcd.formats.fsverity import Algorithm
 from bootcd.formats.tree import Directory, RegularFile
 from bootcd.store.scan import scan_directory
-
-if TYPE_CHECKING:
-    from benchmarks.__main__ import Report
 
 ENTRIES = 10_000
 DEPLOYMENTS = 100

@@ -17,15 +17,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from benchmarks.pull import pull
+from benchmarks.report import Report
+from benchmarks.runs import Run, fresh, run
 from kit.debian import PROGRAMS
 from kit.images import Dir, File, ImageBuilder, Layer
 from kit.push import push
 from kit.registry_server import RegistryServer, available
-
-if TYPE_CHECKING:
-    from benchmarks.__main__ import Report, Run
 
 LAYERS = 4
 RATE = 8 << 20
@@ -35,18 +34,13 @@ DELAY = 0.05
 _PIECE = 64 << 10
 
 
-def measure(report: Report, work: Path, run: Callable[[list[str]], Run], repeat: int, quick: bool) -> None:
+def measure(report: Report, work: Path, repeat: int, quick: bool) -> None:
     """All of it, in turns, the fastest of each counts."""
     made = image(4 << 20 if quick else 48 << 20)
     size = sum(len(layer.blob) for layer in made.layers)
 
-    def pull(reference: str, parallel: int, keep: bool) -> Run:
-        _fresh(work / "sysroot")
-        return run([sys.executable, "-m", "benchmarks.pull", reference, str(work / "sysroot"), str(parallel),
-                    str(int(keep))])
-
-    def compare(reference: str, *ways: tuple[int, bool]) -> list[Run]:
-        runs = [[pull(reference, *way) for way in ways] for _ in range(repeat)]
+    def compare(reference: str, *ways: tuple[str, ...]) -> list[Run]:
+        runs = [[pull(reference, fresh(work / "sysroot"), *way) for way in ways] for _ in range(repeat)]
         return [min(column, key=lambda one: one.seconds) for column in zip(*runs, strict=True)]
 
     os.environ["PATH"] += os.pathsep + str(PROGRAMS)
@@ -54,37 +48,37 @@ def measure(report: Report, work: Path, run: Callable[[list[str]], Run], repeat:
     if available():
         with RegistryServer(work / "registry") as registry:
             push(made, f"{registry.address}/os:1")
-            kept, without, alone = compare(f"{registry.address}/os:1", (3, True), (3, False), (1, True))
-            others = list(peers(registry.address, work, run, repeat))
+            kept, without, alone = compare(f"{registry.address}/os:1", (), ("--forget",), ("--parallel", "1"))
+            others = list(peers(registry.address, work, repeat))
         report.ratio(f"loopback, {what}: bytes are kept", kept, without, "<= 1.05 x", " (not)")
         report.ratio("  three at a time", kept, alone, "<= 1.0 x", " (one)")
         for name, theirs in others:
             report.ratio(f"  against {name}", kept, theirs, "<= 1.0 x", f" ({name.split()[0]})")
     with link(made, work / "link") as address:
-        together, alone = compare(f"{address}/os:1", (3, True), (1, True))
+        together, alone = compare(f"{address}/os:1", (), ("--parallel", "1"))
     report.ratio(f"{RATE >> 20} MiB/s for a connection: three at a time", together, alone, "<= 0.6 x", " (one)")
 
 
-def peers(address: str, work: Path, run: Callable[[list[str]], Run], repeat: int) -> Iterator[tuple[str, Run]]:
+def peers(address: str, work: Path, repeat: int) -> Iterator[tuple[str, Run]]:
     """What others take for the same image: skopeo stores the layers as they come, cfsctl does what we do."""
     reference = f"docker://{address}/os:1"
     if shutil.which("skopeo"):
         copy = ["skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", reference, f"dir:{work}/copy"]
-        yield "skopeo copy to dir:", _fastest(lambda: _fresh(work / "copy"), copy, run, repeat)
+        yield "skopeo copy to dir:", _fastest(lambda: fresh(work / "copy"), copy, repeat)
     if shutil.which("cfsctl"):
         def begin() -> None:
-            _fresh(work / "cfsctl")
+            fresh(work / "cfsctl")
             subprocess.run(["cfsctl", "--repo", work / "cfsctl", "init", "--insecure"], check=True, capture_output=True)
 
         # It has skopeo fetch, which looks there for whom it may talk to without TLS.
         registries = work / ".config/containers/registries.conf"
         registries.parent.mkdir(parents=True)
         registries.write_text(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
-        pull = ["env", f"HOME={work}", "cfsctl", "--repo", str(work / "cfsctl"), "oci", "pull", reference, "bench"]
-        yield "cfsctl oci pull", _fastest(begin, pull, run, repeat)
+        theirs = ["env", f"HOME={work}", "cfsctl", "--repo", str(work / "cfsctl"), "oci", "pull", reference, "bench"]
+        yield "cfsctl oci pull", _fastest(begin, theirs, repeat)
 
 
-def _fastest(begin: Callable[[], None], command: list[str], run: Callable[[list[str]], Run], repeat: int) -> Run:
+def _fastest(begin: Callable[[], object], command: list[str], repeat: int) -> Run:
     runs = []
     for _ in range(repeat):
         begin()
@@ -150,11 +144,6 @@ def serve(directory: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         print(server.server_address[1], flush=True)
         server.serve_forever()
-
-
-def _fresh(path: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    os.sync()
 
 
 if __name__ == "__main__":

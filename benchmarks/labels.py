@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
+from benchmarks.report import Report
 from bootcd.formats.selabel import relabel
 from bootcd.formats.tree import Directory, RegularFile
 from kit import debian, selinux
-
-if TYPE_CHECKING:
-    from benchmarks.__main__ import Report
 
 
 def measure(report: Report, quick: bool) -> None:

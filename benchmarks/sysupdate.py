@@ -6,8 +6,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from statistics import quantiles
-from typing import Protocol
 
+from benchmarks.report import Report
 from kit.bus import Daemon, SystemBus
 from kit.caller import JOB, PROPERTIES, Caller
 from kit.sysupdate_clients import HOST, MANAGER, NAME, ROOT, TARGET
@@ -22,13 +22,7 @@ READS: tuple[tuple[str, str, tuple[object, ...], tuple[str, str, str]], ...] = (
 """Member, signature, arguments and place of everything that only reads."""
 
 
-class Table(Protocol):
-    """Where the results go: `benchmarks.__main__.Report`."""
-
-    def line(self, name: str, result: str, mark: str, against: str, memory: float | None) -> None: ...
-
-
-def start(report: Table, bus: SystemBus, make: Callable[[], Daemon], repeat: int) -> None:
+def start(report: Report, bus: SystemBus, make: Callable[[], Daemon], repeat: int) -> None:
     """From the fork of the program to the answer of ListTargets. A client that asks before the daemon has its name
     waits in the bus; here it asks as soon as the name is there."""
     spent = []
@@ -41,7 +35,7 @@ def start(report: Table, bus: SystemBus, make: Callable[[], Daemon], repeat: int
     report.line("sysupdate1: start to ListTargets", f"{min(spent):.2f} s", "<= 0.5 s", "", None)
 
 
-def reads(report: Table, bus: SystemBus, image: str) -> None:
+def reads(report: Report, bus: SystemBus, image: str) -> None:
     """All reads in turns while a pull runs."""
     times: dict[str, list[float]] = {member: [] for member, *_ in READS}
     with Caller(bus.address) as caller:
