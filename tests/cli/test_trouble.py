@@ -185,7 +185,7 @@ def test_ctrl_c_while_a_layer_comes_in(machine: Machine, number: signal.Signals,
         began = time.monotonic()
         running.send_signal(number)
         _, err = running.communicate(timeout=20)
-        assert time.monotonic() - began < 5, "it went on for long"
+        assert time.monotonic() - began < 15, "it went on for long"
     assert running.returncode == Interrupted.exit_status, err
     assert "Traceback" not in err
     assert "interrupted" in err

@@ -40,10 +40,11 @@ def gather(bus: SystemBus, known: Surroundings | None = None) -> Surroundings:
     return asyncio.run(main())
 
 
-def test_where_nobody_is_nothing_is_known(bus: SystemBus) -> None:
+def test_where_nobody_is_nothing_is_known(bus: SystemBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(facts, "PATIENCE", 60.0)
     began = time.monotonic()
     assert gather(bus) == Surroundings()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30
     known = Surroundings(on_battery=True, battery=40, load=0.5, machine_id="1")
     assert gather(bus, known) == known, "what the kernel says stays"
 
@@ -105,7 +106,7 @@ def test_nobody_is_waited_for(bus: SystemBus, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(facts, "PATIENCE", 0.2)
     with Mock(bus, "logind") as logind:
         logind.tell("AddMethod", "sssss", logind.interface, "ListInhibitors", "", "a(ssssuu)",
-                    "import time; time.sleep(1.5); ret = []")
+                    "import time; time.sleep(60); ret = []")
         began = time.monotonic()
         assert gather(bus).locks is None
-        assert time.monotonic() - began < 1.2
+        assert time.monotonic() - began < 30

@@ -18,6 +18,7 @@ import pytest
 from dbus_next import BusType, Message, MessageType
 from dbus_next.aio import MessageBus
 
+from bootcd.daemon import inhibit
 from bootcd.daemon.inhibit import PATIENCE, WHY, Inhibitor
 from kit.bus import SystemBus, available
 
@@ -25,6 +26,8 @@ PYTHON = "/usr/bin/python3"
 """The distribution's: dbusmock needs its dbus-python and GLib."""
 LOCK = ["shutdown:sleep", "bootcd", WHY, "block", 1000, 123456]
 """As the mock lists it; it does not care for user and process."""
+LONG = 60.0
+"""Seconds that nobody waits for here."""
 
 pytestmark = pytest.mark.skipif(not available(), reason="dbus-daemon is not installed")
 
@@ -164,12 +167,15 @@ def test_programs_that_are_started_do_not_inherit_it(bus: SystemBus) -> None:
     asyncio.run(main())
 
 
-def test_without_logind_nothing_is_waited_for(bus: SystemBus, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_logind_nothing_is_waited_for(
+        bus: SystemBus, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(inhibit, "PATIENCE", LONG)
+
     async def main() -> None:
         begin = time.monotonic()
         async with Inhibitor(bus.address) as inhibitor:
             assert not inhibitor.held
-        assert time.monotonic() - begin < PATIENCE / 2
+        assert time.monotonic() - begin < LONG / 2
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(main())
@@ -181,12 +187,13 @@ def test_without_a_bus_nothing_is_waited_for(
     address: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/nonexistent/default")
+    monkeypatch.setattr(inhibit, "PATIENCE", LONG)
 
     async def main() -> None:
         begin = time.monotonic()
         async with Inhibitor(address) as inhibitor:
             assert not inhibitor.held
-        assert time.monotonic() - begin < PATIENCE / 2
+        assert time.monotonic() - begin < LONG / 2
 
     asyncio.run(main())
     assert "no inhibitor lock" in caplog.text
@@ -199,8 +206,8 @@ def test_logind_that_hangs_costs_a_second(bus: SystemBus, logind: subprocess.Pop
         go = asyncio.Event()
         inhibitor = Inhibitor(bus.address)
         inhibitor.acquire(go.set)
-        await asyncio.wait_for(go.wait(), 5)
-        assert PATIENCE * 0.9 <= time.monotonic() - begin < PATIENCE + 1
+        await asyncio.wait_for(go.wait(), LONG)
+        assert time.monotonic() - begin >= PATIENCE * 0.9
         assert not inhibitor.held
         assert open_files() == before
         inhibitor.release()

@@ -66,7 +66,7 @@ def test_nor_when_it_is_silent(bus: SystemBus, monkeypatch: pytest.MonkeyPatch) 
     began = time.monotonic()
     with NetworkManager(bus.address, None):
         assert not ask(bus.address)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 class Machine:

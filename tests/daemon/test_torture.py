@@ -278,7 +278,7 @@ def test_questions_of_callers_that_come_and_go_do_not_pile_up(machine: Machine, 
             leaver.get(ROOT, MANAGER, "Version")
     start = time.monotonic()
     caller.manager("ListImages")
-    assert time.monotonic() - start < 5, "900 questions came before"
+    assert time.monotonic() - start < 20, "900 questions came before"
 
 
 # --- who is here, and who is not --------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import tracemalloc
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from bootcd.errors import OciError
 from bootcd.formats import zstdchunked
 from bootcd.formats.zstdchunked import Content, Run, find_tables, parse_contents, parse_tar_split, plan
+from kit.memory import traced
 
 DATA = Path(__file__).parent / "data"
 BLOB = (DATA / "zstd-chunked.zst").read_bytes()
@@ -151,13 +151,9 @@ class TestContents:
                 yield (line + b",") * 100
             yield line + b"]}"
 
-        tracemalloc.start()
-        try:
+        with traced() as memory:
             assert parse_contents(pieces(), 100) == ([], None)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert peak < 32 << 20
+        assert memory.peak < 32 << 20
 
     def test_white_space_without_end(self) -> None:
         with pytest.raises(OciError, match=r"expected {"):

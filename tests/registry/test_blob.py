@@ -269,7 +269,7 @@ class TestClose:
         assert self.threads() or not stalling.stall
         start = time.monotonic()
         reader.close()
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 10
         assert not self.threads()
         with pytest.raises(ValueError, match="closed"):
             reader.read(1)

@@ -130,6 +130,6 @@ def test_closed_while_a_run_stalls(server: ScriptedServer) -> None:
         assert reader.read(100)
         assert stalling.wait(10)
         time.sleep(0.2)  # until the answer has begun: before, nothing wakes up who waits for it
-    assert time.monotonic() - before < 5
+    assert time.monotonic() - before < 15
     assert not any(thread.name.startswith("layer ") for thread in threading.enumerate())
     source.close()

@@ -233,7 +233,7 @@ class TestStall:
         began = time.monotonic()
         with pytest.raises(SourceUnreachable, match=r"hardly any data for too long \(gave up after 3 attempts\)"):
             self.read(server, layer, separate=separate)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
 
     def test_what_comes_then_is_used(self, server: ScriptedServer) -> None:
         layer = Layer(tar=random.Random(3).randbytes(100_000), compression=None)

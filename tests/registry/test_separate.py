@@ -207,7 +207,7 @@ class TestItsEnd:
         start = time.monotonic()
         with pytest.raises(TransientFailure):
             list(stream)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 15
         timer.join()
 
     def test_with_its_parent(self, server: ScriptedServer) -> None:

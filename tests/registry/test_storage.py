@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import os
-import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from bootcd.model import ImageReference
 from bootcd.registry import storage
 from bootcd.registry.opening import open_source
 from kit.images import Dir, File, ImageBuilder, IndexBuilder, Layer, Symlink, sha256
+from kit.memory import traced
 from kit.pulling import AMD64, ARM64, FAST, fetch, pull
 from kit.stores import StoreBuilder
 
@@ -196,11 +196,9 @@ def test_tar_split_that_makes_no_sense(store: StoreBuilder, lines: list[dict[str
 def test_a_tar_split_without_end_takes_no_memory(store: StoreBuilder) -> None:
     line = {"type": 2, "payload": base64.b64encode(bytes(1 << 20)).decode()}
     store.pack(store.layers[0], *[line] * 200)
-    tracemalloc.start()
-    assert fetch(store.reference(NAME)).manifest.layers[0].size == 200 << 20
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 32 << 20
+    with traced() as memory:
+        assert fetch(store.reference(NAME)).manifest.layers[0].size == 200 << 20
+    assert memory.peak < 32 << 20
     path = store.pack(store.layers[0])
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(BootcdError):

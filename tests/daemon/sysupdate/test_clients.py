@@ -279,10 +279,10 @@ def test_a_registry_that_says_nothing(bus: SystemBus, tmp_path: Path) -> None:
             shop = GnomeSoftware(caller, 51)
             began = time.monotonic()
             assert shop.refresh() is None
-            assert CHECK_PATIENCE <= time.monotonic() - began < 10
+            assert CHECK_PATIENCE <= time.monotonic() - began < 20
             began = time.monotonic()
             assert shop.refresh() is None
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < CHECK_PATIENCE
             assert "the source has not answered yet" in machine.daemon.log()
 
 
