@@ -227,6 +227,11 @@ class Jobs:
         """The job that changes something now."""
         return next((job for job in self._jobs.values() if not job.is_over and not job.reads), None)
 
+    @property
+    def working(self) -> bool:
+        """Whether any job is not over yet."""
+        return any(not job.is_over for job in self._jobs.values())
+
     def get(self, path: str) -> Job | None:
         return self._jobs.get(path)
 

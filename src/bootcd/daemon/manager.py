@@ -46,7 +46,7 @@ class Manager:
             **_properties(Status(settings().sysroot, "", (), None, "", ())),
         })
         self.deployments = Deployments(bus, self._start)
-        self.state = State(settings, self._show)
+        self.state = State(settings, self._show, lambda: self.jobs.working)
         self.jobs = jobs(self)
         self.unattended = Unattended(bus, self.state, self.jobs, settings)
         bus.export(ROOT, self.exported)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is known about the installation, in memory, and how it stays true.
 
-A worker reads it: at start, after each job, and when another process changed something, which inotify tells. Whoever
+A worker reads it: at start, after each job, and when another process changed something, which inotify tells. While a
+job works, most of what changes is its work, of which it tells itself: then changes are looked at now and then. Whoever
 needs to be sure compares fingerprints first (`fresh`), which costs a few calls of stat; in a thread, since a disk may
 be slow or dead. Nothing here raises because of what is read, and what was read earlier never replaces what was read
 later.
@@ -34,7 +35,11 @@ from .worker import Outcome, Request, Worker
 log = logging.getLogger(__name__)
 
 SETTLE = 0.1
-"""Seconds to wait after a change, since one rarely comes alone."""
+"""Seconds of quiet to wait for after a change, since one rarely comes alone."""
+AT_MOST = 1.0
+"""Seconds to wait for quiet."""
+WORKING = 30.0
+"""Seconds to wait after a change while a job works."""
 PATIENCE = 20.0
 """Seconds that a caller waits for the disk; then it gets what is in memory."""
 FIRST_PATIENCE = 50.0
@@ -45,14 +50,17 @@ NOT_READ = "the status has not been read yet: the disk does not answer"
 
 
 class State:
-    """The last known status. `changed` is called with each new one."""
+    """The last known status. `changed` is called with each new one; `working` tells whether a job is."""
 
-    def __init__(self, settings: Callable[[], Settings], changed: Callable[[Status], None]) -> None:
+    def __init__(self, settings: Callable[[], Settings], changed: Callable[[Status], None],
+                 working: Callable[[], bool]) -> None:
         self._settings = settings
         self._changed = changed
+        self._working = working
         self._fingerprint: Any = None
         self._taken = 0
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._unquiet_since = 0.0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._readings = Latest(self._read)
         self._looks = Latest(lambda: in_thread(partial(self._look, self._machine())))
@@ -156,10 +164,22 @@ class State:
         return fingerprint(machine)
 
     def _something_happened(self) -> None:
-        if self._watch.read():
-            self._later("look", SETTLE, self._settled)
+        if not self._watch.read():
+            return
+        now = asyncio.get_running_loop().time()
+        if "look" not in self._timers:
+            self._unquiet_since = now
+        elif now - self._unquiet_since < AT_MOST:
+            self._timers.pop("look").cancel()
+        self._later("look", SETTLE, self._settled)
 
     def _settled(self) -> None:
+        if self._working():
+            self._later("look beside a job", WORKING, self._begin_to_compare)
+        else:
+            self._begin_to_compare()
+
+    def _begin_to_compare(self) -> None:
         task = asyncio.get_running_loop().create_task(self._compare())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
