@@ -100,7 +100,8 @@ def test_fish(bootcctl: Path) -> None:
     if shutil.which("fish") is None:
         pytest.skip("fish is not installed")
     for line, expected in (("bootcctl upg", {"upgrade"}), ("bootcctl --sysroot image image ins", {"inspect"}),
-                           ("bootcctl --sysroot here pin 8", {"86ef48e13e53"}), ("bootcctl unpin boo", {"booted"})):
+                           ("bootcctl --sysroot here pin 8", {"86ef48e13e53"}), ("bootcctl unpin boo", {"booted"}),
+                           ("bootcctl upgrade --soft-reboot ", {"no", "auto", "required"})):
         script = f"source {COMPLETIONS}/bootcctl.fish; complete -C '{line}'"
         done = subprocess.run(["fish", "--no-config", "-c", script], capture_output=True, text=True, check=True,
                               env=os.environ | {"PATH": f"{bootcctl.parent}:{os.environ['PATH']}"})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,7 @@ def test_programs_are_those_of_the_wheel(tree: Path) -> None:
         done = subprocess.run([tree / "usr/bin" / name, "--version"], capture_output=True, text=True, check=False,
                               env=os.environ | {"PYTHONPATH": str(modules(tree))})
         assert (done.returncode, done.stdout, done.stderr) == (0, f"{name} {__version__}\n", "")
+    assert metadata.version("bootcd") == __version__
 
 
 def test_nothing_stays_unconfigured(tree: Path) -> None:

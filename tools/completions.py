@@ -248,12 +248,13 @@ end
 
 
 def _fish_value(value: str, option: bool) -> str:
-    required = " -r" if option else ""
     if not value:
         return ""
-    return {"directories": required + " -a '(__fish_complete_directories)'", "files": required + " -F",
-            "text": required, "deployments": required + " -a '(__bootcctl_deployments)'"}.get(
-                value, f"{required} -a '{value}'")
+    if value == "files":
+        return " -r -F" if option else " -F"
+    offered = {"directories": "(__fish_complete_directories)", "text": "",
+               "deployments": "(__bootcctl_deployments)"}.get(value, value)
+    return (" -x" if option else "") + (f" -a '{offered}'" if offered else "")
 
 
 def _fish_quote(text: str) -> str:

@@ -85,7 +85,7 @@ def test_the_list_of_lints(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "status"), [
-    (("--rootfs", "missing"), 1), (("--rootfs", "/dev/null"), 1), (("--previous", "missing"), 1),
+    (("--rootfs", "missing"), 3), (("--rootfs", "/dev/null"), 1), (("--previous", "missing"), 3),
     (("--skip", "nonsense"), UsageError.exit_status), (("--esp-budget", "0"), UsageError.exit_status),
     (("--json", "--sarif"), UsageError.exit_status),
 ])
@@ -108,7 +108,7 @@ def test_inspect(desk: Desk) -> None:
 @pytest.mark.parametrize("where", ["missing", "/dev/null", "root/etc"])
 def test_inspect_of_what_is_no_system(desk: Desk, where: str) -> None:
     done = desk("inspect", "--rootfs", where)
-    assert done.status in (1, 9)
+    assert done.status == {"missing": 3, "/dev/null": 1, "root/etc": 9}[where]
     assert done.err.startswith("bootcctl: ")
     assert done.out == ""
 
@@ -163,7 +163,7 @@ def test_why_two_digests_differ(desk: Desk) -> None:
 @pytest.mark.parametrize(("arguments", "status"), [
     ((), UsageError.exit_status), (("--explain", "root", "root", "root"), UsageError.exit_status),
     (("--explain", "root", "root", "--write-dumpfile", "x"), UsageError.exit_status),
-    (("--explain", "root", "missing"), 1), (("docker://quay.io/x/y",), UsageError.exit_status),
+    (("--explain", "root", "missing"), 3), (("docker://quay.io/x/y",), UsageError.exit_status),
     (("oci:missing",), 7), (("--write-dumpfile", "no/such/place", "root"), 1),
 ])
 def test_digests_of_what_has_none(desk: Desk, arguments: tuple[str, ...], status: int) -> None:
@@ -191,7 +191,7 @@ def test_a_machine_computes_the_digest_that_was_told(desk: Desk, program: Progra
 def test_an_image_of_nothing(desk: Desk) -> None:
     done = desk("from-rootfs", "root", "oci:layout")
     assert done.out.startswith("oci:layout is made, manifest sha256:")
-    for arguments, status in ((("missing", "oci:new"), 1), (("root", "new"), UsageError.exit_status),
+    for arguments, status in ((("missing", "oci:new"), 3), (("root", "new"), UsageError.exit_status),
                               (("root", "oci:root"), 5), (("--label", "x", "root", "oci:new"), UsageError.exit_status)):
         done = desk("from-rootfs", *arguments)
         assert (done.status, done.out) == (status, ""), done.err

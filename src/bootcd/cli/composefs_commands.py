@@ -64,7 +64,7 @@ def measure(options: Namespace) -> int:
 def _input(name: str) -> contextlib.AbstractContextManager[BinaryIO]:
     if name == "-":
         return contextlib.nullcontext(sys.stdin.buffer)
-    with files.translate(f"cannot read {name}"):
+    with files.translate(f"cannot read {name}", named=True):
         return open(name, "rb")
 
 

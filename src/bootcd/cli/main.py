@@ -17,13 +17,14 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
-from ..errors import BootcdError, Interrupted
+from ..errors import BootcdError, Interrupted, NoSpace
 from .parser import build_parser
 from .text import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
+    _open_streams()
     try:
         return _run(arguments)
     finally:
@@ -40,7 +41,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         try:
             build_parser().parse_args(arguments, options)
         finally:
-            sys.stdout.flush()  # --help leaves by SystemExit, and its reader may be gone
+            _flush()  # --help leaves by SystemExit, and its reader may be gone
         if options.debug:
             import logging
 
@@ -48,7 +49,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         module, _, function = options.command.partition(":")
         command = getattr(importlib.import_module(f".{module}", __package__), function)
         status: int = command(options) or 0
-        sys.stdout.flush()
+        _flush()
         return status
     except BootcdError as error:
         return _report(error, options.debug)
@@ -62,6 +63,28 @@ def _run(arguments: Sequence[str] | None) -> int:
         return _report(error_of(f"cannot use {error.filename}" if error.filename else "failed", error), options.debug)
     except (MemoryError, RecursionError) as error:
         return _report(BootcdError(f"{type(error).__name__}: {error}"), options.debug)
+
+
+def _open_streams() -> None:
+    """What a caller has closed becomes /dev/null, or the next file that is opened would be taken for it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from ..linux.files import error_of
+
+        raise error_of("cannot write the output", error, full=NoSpace) from error
 
 
 def _flush_for_good() -> None:

@@ -9,26 +9,21 @@ from typing import Any
 from .. import __version__
 from ..errors import UsageError
 from ..model import ENCRYPTIONS, FILESYSTEMS, SOFT_REBOOTS, parse_size
+from .arguments import Parser
 from .container_parser import add_verbs
 
 _EPILOG = "Exit status and all details: man bootcctl."
 
 
-class _Parser(argparse.ArgumentParser):
-    def __init__(self, **options: Any) -> None:
-        options.setdefault("allow_abbrev", False)
-        super().__init__(**options)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The whole parser. After parsing, `command` names the function to call as `module:function`."""
-    parser = _Parser(prog="bootcctl", description="Keep a machine on the operating system that a container image "
+    parser = Parser(prog="bootcctl", description="Keep a machine on the operating system that a container image "
                      "describes.", epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"bootcctl {__version__}",
                         help="show the version and exit")
     _everywhere(parser)
     parser.set_defaults(sysroot=None, esp=None, config=None, quiet=False, debug=False)
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
 
     def verb(name: str, command: str, help: str, to: Any = verbs) -> argparse.ArgumentParser:
         made: argparse.ArgumentParser = to.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
@@ -38,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def group(name: str, help: str) -> Any:
         made = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
-        return made.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+        return made.add_subparsers(title="verbs", metavar="VERB", parser_class=Parser)
 
     status = verb("status", "commands:status", "show the deployments, what boots next and which checks hold")
     how = status.add_mutually_exclusive_group()

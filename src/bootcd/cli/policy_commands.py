@@ -60,17 +60,16 @@ def run(options: Namespace) -> int:
 
 def cancel_reboot(options: Namespace) -> int:
     with host(options) as machine:
-        cancelled = _daemon(machine).cancel_reboot()
+        cancelled = _daemon(machine, "'shutdown -c' cancels any reboot that is planned.").cancel_reboot()
     print("The reboot is cancelled; it does not come back for a day." if cancelled else "No reboot is planned.")
     return 0
 
 
-def _daemon(machine: Host) -> BusHost:
+def _daemon(machine: Host, advice: str = "'bootcctl upgrade' does it by hand.") -> BusHost:
     from .bushost import BusHost  # is there by now, if it is wanted
 
     if not isinstance(machine, BusHost):
-        raise Unsupported("there is no daemon, and only the daemon acts by the update policy",
-                          advice="'bootcctl upgrade' does it by hand.")
+        raise Unsupported("there is no daemon, and only the daemon acts by the update policy", advice=advice)
     return machine
 
 

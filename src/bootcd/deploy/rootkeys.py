@@ -23,7 +23,7 @@ _LABEL = "security.selinux"
 
 def read_keys(path: str) -> bytes:
     """The content of a file in the form of authorized_keys. Raises UsageError when it is none."""
-    with files.translate(f"cannot read {path}"):
+    with files.translate(f"cannot read {path}", named=True):
         descriptor = files.open_regular(path, follow=True)
         with open(descriptor, "rb") as file:
             data = file.read(MAX_SIZE + 1)

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..errors import BootcdError, Busy, NoSpace, PermissionDenied, ReadOnly, RootFull, Unsupported
+from ..errors import BootcdError, Busy, NoSpace, NotFound, PermissionDenied, ReadOnly, RootFull, Unsupported
 
 FICLONE = 0x40049409
 _COPY_CHUNK = 1 << 20
@@ -78,8 +78,9 @@ def leave_fail_points() -> None:
 # --- errors -----------------------------------------------------------------------------------------------------
 
 
-def error_of(what: str, error: OSError, full: type[NoSpace] = RootFull) -> BootcdError:
-    """The error of this project that an OSError amounts to; `what` begins the message."""
+def error_of(what: str, error: OSError, full: type[NoSpace] = RootFull, *, named: bool = False) -> BootcdError:
+    """The error of this project that an OSError amounts to; `what` begins the message. With `named`, a path that does
+    not exist is one that somebody has named."""
     message = f"{what}: {error.strerror or error}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return full(message)
@@ -87,16 +88,19 @@ def error_of(what: str, error: OSError, full: type[NoSpace] = RootFull) -> Bootc
         return ReadOnly(message)
     if error.errno in (errno.EACCES, errno.EPERM):
         return PermissionDenied(message)
+    if named and error.errno == errno.ENOENT:
+        return NotFound(message)
     return BootcdError(message)
 
 
 @contextlib.contextmanager
-def translate(what: str, *, full: type[NoSpace] = RootFull) -> Iterator[None]:
-    """Turn an OSError of the block into an error of this project; `full` is raised for ENOSPC and EDQUOT."""
+def translate(what: str, *, full: type[NoSpace] = RootFull, named: bool = False) -> Iterator[None]:
+    """Turn an OSError of the block into an error of this project; `full` is raised for ENOSPC and EDQUOT, NotFound for
+    a path that somebody has `named`."""
     try:
         yield
     except OSError as error:
-        raise error_of(what, error, full) from error
+        raise error_of(what, error, full, named=named) from error
 
 
 # --- durability -------------------------------------------------------------------------------------------------

@@ -80,7 +80,8 @@ def from_rootfs(
             _write_tree(rootfs, layer)
             tree, read = rootfs.tree, rootfs.read
         else:
-            with files.translate(f"cannot read {source}"), open(files.open_regular(source, follow=True), "rb") as tar:
+            with (files.translate(f"cannot read {source}", named=True),
+                  open(files.open_regular(source, follow=True), "rb") as tar):
                 pile = Pile(Algorithm.SHA512)
                 raw = Uncompressed(tar, source, Config().pull_max_layer_size)
                 pile.add(lambda size: layer.write(raw.read(size)))

@@ -96,7 +96,7 @@ def image_import_tar(machine: Machine, tar: str, name: str) -> PullResult:
         if tar == "-":
             stream: BinaryIO = sys.stdin.buffer
         else:
-            with files.translate(f"cannot read {tar}"):
+            with files.translate(f"cannot read {tar}", named=True):
                 stream = stack.enter_context(open(tar, "rb"))
         hashed = Uncompressed(stream, tar, machine.config.pull_max_layer_size)
         session.progress.begin("Importing the tar file")

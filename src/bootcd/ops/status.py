@@ -25,6 +25,8 @@ from .results import ChainInfo, CheckResult, LastResult, Status
 def status(machine: Machine) -> Status:
     """Everything that can be read. What cannot is a warning."""
     warnings: list[str] = []
+    if not machine.sysroot.path.is_dir():
+        warnings.append(f"there is no directory {machine.sysroot.path}")
     records, problems = Records(machine.sysroot.records).load()
     warnings += [str(problem) for problem in problems]
     booted = None

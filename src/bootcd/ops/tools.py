@@ -72,7 +72,7 @@ def dump_of_image(data: bytes) -> Iterable[bytes]:
 def measure_file(path: Path, algorithm: Algorithm) -> bytes:
     """The fs-verity digest of a file's content, computed here. Raises BootcdError."""
     hasher = Hasher(algorithm)
-    with files.translate(f"cannot read {path}"):
+    with files.translate(f"cannot read {path}", named=True):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(descriptor, "rb") as file:
             while data := file.read(_CHUNK):

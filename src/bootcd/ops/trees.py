@@ -74,7 +74,8 @@ def is_image(text: str) -> bool:
 
 def _ready_made(text: str) -> bytes | None:
     """What a file holds that is a tree already; None for anything else."""
-    with files.translate(f"cannot read {text}"), open(files.open_regular(text, follow=True), "rb") as stream:
+    with (files.translate(f"cannot read {text}", named=True),
+          open(files.open_regular(text, follow=True), "rb") as stream):
         head = stream.read(_EROFS_OFFSET + len(_EROFS_MAGIC))
         if head[_EROFS_OFFSET:] != _EROFS_MAGIC and not head.startswith(_DUMP):
             return None
@@ -120,7 +121,8 @@ class Pile:
         if is_image(text):
             _read_image(ImageReference.parse(text), self)
             return
-        with files.translate(f"cannot read {text}"), open(files.open_regular(text, follow=True), "rb") as stream:
+        with (files.translate(f"cannot read {text}", named=True),
+              open(files.open_regular(text, follow=True), "rb") as stream):
             self.add(Uncompressed(stream, text, Config().pull_max_layer_size).read)
 
     def add(self, read: Callable[[int], bytes]) -> None:

@@ -298,7 +298,8 @@ def _last_words(text: str) -> str:
 @contextlib.contextmanager
 def _opened(path: Path, name: str) -> Iterator[Pe]:
     """The sections of a PE file. Raises PeError."""
-    with files.translate(f"cannot read {path}"), open(files.open_regular(os.fspath(path), follow=True), "rb") as stream:
+    with (files.translate(f"cannot read {path}", named=True),
+          open(files.open_regular(os.fspath(path), follow=True), "rb") as stream):
         size = os.fstat(stream.fileno()).st_size
         if size > _MAX_UKI:
             raise PeError(f"{name} has {size} bytes, more than {_MAX_UKI}")
@@ -307,7 +308,7 @@ def _opened(path: Path, name: str) -> Iterator[Pe]:
 
 def _checked_signature(path: Path, name: str) -> SignatureInfo:
     """The state of a signature, which may be absent. Raises SignatureError, PeError."""
-    with files.translate(f"cannot read {path}"), open(path, "rb") as stream:
+    with files.translate(f"cannot read {path}", named=True), open(path, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         found = signature_in(stream.fileno(), size, name)
     if found.state == "broken":
@@ -331,12 +332,13 @@ def _same_time(root: Path) -> Iterator[None]:
 
 def _install(made: Path, place: Path) -> None:
     """Give a file its name, in one step."""
-    with files.translate(f"cannot write {place}"):
+    with files.translate(f"cannot read {made}", named=True):
+        descriptor = files.open_regular(os.fspath(made), follow=True)
+    with open(descriptor, "rb") as source, files.translate(f"cannot write {place}"):
         place.parent.mkdir(parents=True, exist_ok=True)
         hidden = place.with_name(f".{place.name}.{secrets.token_hex(6)}")
         try:
-            descriptor = files.open_regular(os.fspath(made), follow=True)
-            with open(descriptor, "rb") as source, open(hidden, "xb", buffering=0) as target:
+            with open(hidden, "xb", buffering=0) as target:
                 files.copy_file(source.fileno(), target.fileno())
                 os.fchmod(target.fileno(), 0o644)
             hidden.rename(place)

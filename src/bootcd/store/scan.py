@@ -45,7 +45,7 @@ def scan_directory(
     which another file system is mounted is an empty one. Raises BootcdError naming the path.
     """
     where = os.fsencode(path)
-    with files.translate(f"cannot read {os.fsdecode(where)}"):
+    with files.translate(f"cannot read {os.fsdecode(where)}", named=True):
         fd = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     return _Scan(store or _measurer(algorithm), mounts).run(fd, where)
 
