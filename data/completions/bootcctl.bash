@@ -4,7 +4,7 @@ _bootcctl() {
     local current=${COMP_WORDS[COMP_CWORD]} path=. word index skip= kind=
     local -a given=() global=() kinds=()
     local -A verbs=(
-        [.]='status list explain doctor upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor metrics hooks adopt install health policy etc kargs image container composefs'
+        [.]='status list explain doctor upgrade switch rollback pin unpin unstage reset finalize boot-started boot-complete boot-failed cleanup fsck monitor cancel metrics hooks adopt install health policy etc kargs image container composefs'
         [.hooks.]='run'
         [.install.]='to-filesystem to-disk'
         [.health.]='show check'
@@ -34,6 +34,7 @@ _bootcctl() {
         [.cleanup.]='-h --help --dry-run -n --background --json'
         [.fsck.]='-h --help --repair --metadata-only --background --json'
         [.monitor.]='-h --help --json'
+        [.cancel.]='-h --help'
         [.metrics.]='-h --help'
         [.hooks.]='-h --help'
         [.hooks.run.]='-h --help --notices'

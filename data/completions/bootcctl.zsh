@@ -556,6 +556,11 @@ _bootcctl_metrics() {
         '(-h --help)'{-h,--help}'[show this help message and exit]'
 }
 
+_bootcctl_cancel() {
+    _arguments -s \
+        '(-h --help)'{-h,--help}'[show this help message and exit]'
+}
+
 _bootcctl_monitor() {
     _arguments -s \
         '(-h --help)'{-h,--help}'[show this help message and exit]' \
@@ -742,6 +747,7 @@ _bootcctl() {
                 'cleanup:remove what the keep policy does not keep and nothing refers to'
                 'fsck:check every object, stream and image'
                 'monitor:follow what the daemon does, until Ctrl-C'
+                'cancel:stop what the daemon works on'
                 'metrics:print numbers about the machine for Prometheus'
                 'hooks:programs that are told what happens'
                 'adopt:take over a machine that bootc has installed with composefs'
@@ -775,6 +781,7 @@ _bootcctl() {
                 cleanup) _bootcctl_cleanup ;;
                 fsck) _bootcctl_fsck ;;
                 monitor) _bootcctl_monitor ;;
+                cancel) _bootcctl_cancel ;;
                 metrics) _bootcctl_metrics ;;
                 hooks) _bootcctl_hooks ;;
                 adopt) _bootcctl_adopt ;;

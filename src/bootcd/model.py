@@ -56,6 +56,15 @@ def parse_size(text: str) -> int:
     return int(found[1]) << 10 * " KMGT".index(found[2] or " ")
 
 
+def size_text(count: float) -> str:
+    """Bytes as people read them, in powers of 1000 as disks and networks are sold."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def is_digest(text: str) -> bool:
     """Whether `text` is an OCI digest of an algorithm that we check."""
     return _DIGEST.fullmatch(text) is not None

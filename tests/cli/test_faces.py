@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bootcd.errors import Busy, Interrupted, PermissionDenied
+from bootcd.errors import Busy, Interrupted, PermissionDenied, Refused, Unsupported
 from cli.conftest import IMAGE, PATIENCE, STALLS, Client, Machine, daemon
 from crash.program import ENVIRONMENT, Done, copy
 from kit.bus import SystemBus
@@ -126,12 +126,32 @@ def test_status_shows_what_runs_and_only_one_job_changes_something(stalled: tupl
         done = client("cleanup")
         assert done.status == Busy.exit_status
         assert "image pull" in done.err
+        assert "'bootcctl cancel'" in done.err
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, out) == (Interrupted.exit_status, "")
     assert "interrupt again" in err
     assert "Traceback" not in err
     assert "Running" not in client("status").out
+
+
+def test_what_the_daemon_does_can_be_stopped_by_somebody_else(stalled: tuple[Client, str], machine: Machine) -> None:
+    client, image = stalled
+    with client.running("image", "pull", image) as process:
+        client.is_running("image pull")
+        done = client("cancel")
+        assert (done.status, done.err) == (0, "")
+        assert re.fullmatch(r"Stopping 'image pull', started by \S+ \(uid \d+\); what it had finished is kept.\n",
+                            done.out)
+        err = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == Interrupted.exit_status
+    assert "what was finished is kept" in err
+    done = client("cancel")
+    assert (done.status, done.out) == (Refused.exit_status, "")
+    assert "does nothing" in done.err
+    done = machine("cancel")
+    assert done.status == Unsupported.exit_status
+    assert "Ctrl-C" in done.err
 
 
 def test_a_caller_that_is_killed_does_not_matter(stalled: tuple[Client, str]) -> None:

@@ -112,11 +112,14 @@ class BusHost:
 
     def running(self) -> RunningJob | None:
         """The job that changes something now."""
+        return self._active()[1]
+
+    def _active(self) -> tuple[str, RunningJob | None]:
         try:
             path = self._bus.call(NAME, ROOT, PROPERTIES, "Get", "ss", MANAGER, "ActiveJob").arguments[0]
-            return RunningJob.read(self._bus.properties(path, JOB)) if path != "/" else None
+            return path, RunningJob.read(self._bus.properties(path, JOB)) if path != "/" else None
         except BusError:  # the job, or the daemon, has ended since
-            return None
+            return "/", None
 
     # --- what only the daemon does ---
 
@@ -148,6 +151,17 @@ class BusHost:
         except BusError as error:
             raise error_of(error, "policy cancel-reboot") from error
         return bool(reply.arguments and reply.arguments[0] is True)
+
+    def cancel(self) -> RunningJob | None:
+        """Ask the job that changes something now to stop; None when there is none."""
+        path, job = self._active()
+        if job is not None:
+            try:
+                with self._agent():
+                    self._bus.call(NAME, path, JOB, "Cancel", timeout=ASK_TIMEOUT, interactive=self._interactive)
+            except BusError as error:
+                raise error_of(error, "cancel") from error
+        return job
 
     # --- jobs ---
 

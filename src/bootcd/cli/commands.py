@@ -6,11 +6,11 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Callable
 
-from ..errors import ConnectionMetered, NotProven, UsageError
+from ..errors import ConnectionMetered, NotProven, Refused, UsageError
 from ..ops.host import Host
 from ..ops.results import ChangeResult
 from . import names, output
-from .hosts import host
+from .hosts import host, the_daemon
 from .text import printable
 
 NO_UPDATE = 77
@@ -160,6 +160,16 @@ def fsck(options: Namespace) -> int:
         result = machine.fsck(repair=options.repair, metadata_only=options.metadata_only)
     output.emit_json(result) if options.json else output.fsck(result)
     return 0 if result.ok else RepositoryDamaged.exit_status
+
+
+def cancel(options: Namespace) -> int:
+    with host(options) as machine:
+        job = the_daemon(machine, "only its work can be stopped from here",
+                         "Ctrl-C stops a bootcctl that does the work itself.").cancel()
+    if job is None:
+        raise Refused("the daemon does nothing that could be stopped")
+    print(f"Stopping '{printable(job.kind)}', started by {printable(job.by)}; what it had finished is kept.")
+    return 0
 
 
 def change(options: Namespace, request: Callable[[Host], ChangeResult], *, direct: bool = False) -> int:

@@ -11,13 +11,13 @@ from .. import __version__
 from ..errors import SealMismatch
 from ..formats import sarif as documents
 from ..formats.treediff import Difference
+from ..model import size_text
 from ..ops.adddigests import StatedDigests
 from ..ops.fromrootfs import MadeImage
 from ..ops.inspect import RootfsReport
 from ..ops.lint import LintReport
 from ..ops.lints.table import LINTS
 from ..ops.uki import UkiResult
-from .output import size
 from .table import table
 from .text import printable
 
@@ -57,19 +57,19 @@ def rootfs(report: RootfsReport) -> None:
     rows = [("System", f"{report.title}{version}"),
             ("Boots", {"uki": "a UKI", "split": "kernel and initrd"}.get(report.boots, f"nothing: {report.problem}"))]
     for kernel in report.kernels:
-        initrd = f"initrd {size(kernel.initrd_size)}" if kernel.initrd_size else "no initrd"
-        rows.append(("Kernel", f"{kernel.version} ({size(kernel.size)}, {initrd})"))
+        initrd = f"initrd {size_text(kernel.initrd_size)}" if kernel.initrd_size else "no initrd"
+        rows.append(("Kernel", f"{kernel.version} ({size_text(kernel.size)}, {initrd})"))
     if report.uki is not None:
         uki = report.uki
         signed = f"signed by {uki.signature.signer}" if uki.signature.state == "valid" else (
             f"signature {uki.signature.state}")
-        rows += [("UKI", f"{uki.name} ({size(uki.size)}, {signed})"), ("Command line", uki.cmdline)]
+        rows += [("UKI", f"{uki.name} ({size_text(uki.size)}, {signed})"), ("Command line", uki.cmdline)]
         rows += [("Addon", name) for name in uki.addons]
         rows.append(("Sealed", "yes" if report.sealed else "no: the UKI names another digest, or none"))
     rows += [("Root by", {"none": "nobody: the initrd has no program for it",
                           "unknown": "unknown: the initrd cannot be looked into"}.get(
                               report.initrd_program, f"the program of {report.initrd_program}")),
-             ("Arguments", " ".join(report.kargs) or "none"), ("On the ESP", size(report.boot_size)),
+             ("Arguments", " ".join(report.kargs) or "none"), ("On the ESP", size_text(report.boot_size)),
              ("SELinux", report.selinux or "no policy"), ("Digest", report.digest)]
     table([(f"{label}:", value) for label, value in rows])
 
@@ -106,5 +106,5 @@ def stated(image: StatedDigests) -> None:
 def made(image: MadeImage) -> None:
     """An image that was made."""
     print(printable(f"{image.image} is made, manifest {image.manifest_digest}."))
-    print(f"  Its layer has {size(image.layer_size)}. Machines will compute the digest")
+    print(f"  Its layer has {size_text(image.layer_size)}. Machines will compute the digest")
     print(f"  {image.digest}")

@@ -54,6 +54,15 @@ def host(options: Namespace, *, direct: bool = False) -> Iterator[Host]:
         yield this_process()
 
 
+def the_daemon(machine: Host, why: str, advice: str) -> BusHost:
+    """The machine, when the daemon serves it. Raises Unsupported, which says `why` it has to."""
+    from .bushost import BusHost  # is there by now, if it is wanted
+
+    if not isinstance(machine, BusHost):
+        raise Unsupported(f"there is no daemon, and {why}", advice=advice)
+    return machine
+
+
 @contextmanager
 def connection(options: Namespace) -> Iterator[Connection]:
     """The bus, for a verb that is about the daemon itself. Raises UsageError, Unsupported."""

@@ -17,10 +17,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ..errors import Unsupported
+from ..model import size_text
 from .client import DBUS, DEPLOYMENT, JOB, MANAGER, ROOT, Connection, Signal
 from .hosts import connection
 from .jobs import BusError, error_of, started_by
-from .output import size
 from .text import printable
 
 Event = dict[str, Any]
@@ -210,11 +210,11 @@ def _text(event: Event, terminal: bool) -> str:
         case "job-running":
             return f"{job}runs, started by {event['by']}" + (f": {event['stage']}" if event["stage"] else "")
         case "job-stage":
-            return f"{job}{event['stage']}" + (f" ({size(event['total'])})" if event["total"] else "")
+            return f"{job}{event['stage']}" + (f" ({size_text(event['total'])})" if event["total"] else "")
         case "job-progress":
             if not (terminal and event["seldom"]):
                 return ""
-            return f"{job}{size(event['done'])} of {size(event['total'])}, {size(event['rate'])}/s"
+            return f"{job}{size_text(event['done'])} of {size_text(event['total'])}, {size_text(event['rate'])}/s"
         case "job-note":
             return f"{job}{event['message']}"
         case "job-ended":

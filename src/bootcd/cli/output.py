@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ..model import size_text
 from ..ops.resultjson import to_json
 from ..ops.results import (
     ChangeResult,
@@ -33,15 +34,6 @@ _SHOWN = 5
 def emit_json(value: Any) -> None:
     json.dump(to_json(value), sys.stdout, indent=2, ensure_ascii=True)
     print()
-
-
-def size(count: float) -> str:
-    """Bytes as people read them, in powers of 1000 as disks and networks are sold."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
 
 
 def status(value: Status, running: RunningJob | None = None) -> None:
@@ -77,7 +69,7 @@ def _known_update(update: CheckResult, when: str) -> None:
     if update.rejected:
         print(printable(f"Update: {version} is not taken: {update.rejected}."))
     elif update.available:
-        print(printable(f"Update: {version} is available, {size(update.download_size)} to download "
+        print(printable(f"Update: {version} is available, {size_text(update.download_size)} to download "
                         f"(checked {when})."))
 
 
@@ -129,7 +121,7 @@ def deployments(infos: Sequence[DeploymentInfo]) -> None:
 def explanation(value: Explanation) -> None:
     print(printable(value.summary))
     table((f"  {one.verdict}", one.kind, one.name[:12] if one.kind == "deployment" else one.name[:44],
-           size(one.size) if one.size else "", one.why) for one in value.reasons)
+           size_text(one.size) if one.size else "", one.why) for one in value.reasons)
 
 
 def check(result: CheckResult) -> None:
@@ -145,15 +137,15 @@ def check(result: CheckResult) -> None:
         return
     print(f"{printable(result.image)} offers version {printable(result.version or 'unknown')}"
           + (f", built {printable(result.created)}" if result.created else "") + f" ({result.manifest_digest}).")
-    print(f"To download: {size(result.download_size)} in {result.layers_missing} of {result.layers} layers; "
-          f"{size(result.reused_size)} are here already.")
+    print(f"To download: {size_text(result.download_size)} in {result.layers_missing} of {result.layers} layers; "
+          f"{size_text(result.reused_size)} are here already.")
 
 
 def pull_stats(stats: PullStats) -> None:
-    print(f"Layers: {stats.layers_fetched} of {stats.layers} fetched, {size(stats.downloaded)} downloaded, "
-          f"{size(stats.reused)} not fetched again.")
-    reused = f", {stats.objects_reused} with {size(stats.object_bytes_reused)} were here already"
-    print(f"Files: {stats.objects_written} new objects with {size(stats.object_bytes_written)}"
+    print(f"Layers: {stats.layers_fetched} of {stats.layers} fetched, {size_text(stats.downloaded)} downloaded, "
+          f"{size_text(stats.reused)} not fetched again.")
+    reused = f", {stats.objects_reused} with {size_text(stats.object_bytes_reused)} were here already"
+    print(f"Files: {stats.objects_written} new objects with {size_text(stats.object_bytes_written)}"
           f"{reused if stats.objects_reused else ''}.")
 
 
@@ -169,11 +161,11 @@ def change(result: ChangeResult) -> None:
 
 
 def disk(result: DiskResult) -> None:
-    print(printable(f"Disk {result.disk}, {size(result.size)}"))
+    print(printable(f"Disk {result.disk}, {size_text(result.size)}"))
     for what in result.erased:
         print(printable(f"{'Would erase' if result.dry_run else 'Erased'} {what}"))
     made = "Would make" if result.dry_run else "Made"
-    table([(f"{made} partition {number}", one.name, size(one.size), one.content)
+    table([(f"{made} partition {number}", one.name, size_text(one.size), one.content)
            for number, one in enumerate(result.partitions, 1)])
     if result.change is not None:
         change(result.change)
@@ -187,11 +179,11 @@ def collected(result: CollectResult) -> None:
     for item in result.items:
         what = f"{item.name[:12]}" if item.kind in ("deployment", "state", "image name") else item.name
         print(f"{verb} {item.kind} {printable(what)}: {item.why}"
-              + (f" ({size(item.size)})" if item.size else ""))
+              + (f" ({size_text(item.size)})" if item.size else ""))
     if result.dry_run:
         for item in result.kept:
             print(f"Keeps {item.kind} {item.name[:12]}: {item.why}")
-    print(f"{verb} {result.objects} objects with {size(result.object_bytes)}, {result.images} images "
+    print(f"{verb} {result.objects} objects with {size_text(result.object_bytes)}, {result.images} images "
           f"and {result.streams} streams.")
 
 

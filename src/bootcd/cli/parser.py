@@ -122,6 +122,8 @@ def build_parser() -> argparse.ArgumentParser:
     monitor = verb("monitor", "monitor:monitor", "follow what the daemon does, until Ctrl-C")
     monitor.add_argument("--json", action="store_true", help="print each event as a JSON object on a line of its own")
 
+    verb("cancel", "commands:cancel", "stop what the daemon works on")
+
     verb("metrics", "notice_commands:metrics", "print numbers about the machine for Prometheus")
     hooks = group("hooks", "programs that are told what happens")
     run = verb("run", "notice_commands:run_hooks", "tell the hooks the news that waits for them", hooks)

@@ -4,22 +4,17 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from typing import TYPE_CHECKING
 
-from ..errors import Unsupported
 from ..ops.decisions import PolicyReport, StepInfo
-from ..ops.host import Host
 from ..ops.results import ChangeResult
 from . import output
-from .hosts import host
+from .hosts import host, the_daemon
 from .table import table
 from .text import printable
 
-if TYPE_CHECKING:
-    from .bushost import BusHost
-
 _MOST = 8
 """Steps of one run: each of the four, and again for what appears meanwhile."""
+_ONLY = "only the daemon acts by the update policy"
 
 
 def show(options: Namespace) -> int:
@@ -44,7 +39,7 @@ def explain(options: Namespace) -> int:
 
 def run(options: Namespace) -> int:
     with host(options) as machine:
-        daemon = _daemon(machine)
+        daemon = the_daemon(machine, _ONLY, "'bootcctl upgrade' does it by hand.")
         for _ in range(_MOST):
             report, result = daemon.policy_run()
             if result is None:
@@ -60,17 +55,9 @@ def run(options: Namespace) -> int:
 
 def cancel_reboot(options: Namespace) -> int:
     with host(options) as machine:
-        cancelled = _daemon(machine, "'shutdown -c' cancels any reboot that is planned.").cancel_reboot()
+        cancelled = the_daemon(machine, _ONLY, "'shutdown -c' cancels any reboot that is planned.").cancel_reboot()
     print("The reboot is cancelled; it does not come back for a day." if cancelled else "No reboot is planned.")
     return 0
-
-
-def _daemon(machine: Host, advice: str = "'bootcctl upgrade' does it by hand.") -> BusHost:
-    from .bushost import BusHost  # is there by now, if it is wanted
-
-    if not isinstance(machine, BusHost):
-        raise Unsupported("there is no daemon, and only the daemon acts by the update policy", advice=advice)
-    return machine
 
 
 def _decisions(report: PolicyReport) -> None:

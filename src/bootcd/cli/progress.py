@@ -13,8 +13,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..model import Progress, SilentProgress
-from .output import size
+from ..model import Progress, SilentProgress, size_text
 from .text import printable
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ class _Lines:
         with self._lock:
             self._finish()
             self._stage, self._total, self._done, self._since = stage, total, 0, time.monotonic()
-            _print(f"{stage}{f' ({size(total)})' if total else ''}")
+            _print(f"{stage}{f' ({size_text(total)})' if total else ''}")
 
     def advance(self, count: int) -> None:
         with self._lock:
@@ -66,7 +65,7 @@ class _Lines:
     def _finish(self) -> None:
         if self._total and self._done:
             seconds = max(time.monotonic() - self._since, 0.001)
-            _print(f"{self._stage}: {size(self._done)} in {seconds:.1f} s, {size(self._done / seconds)}/s")
+            _print(f"{self._stage}: {size_text(self._done)} in {seconds:.1f} s, {size_text(self._done / seconds)}/s")
         self._total = 0
 
 

@@ -253,7 +253,7 @@ class Jobs:
             raise Busy(f"{MAX_READERS} jobs of uid {starter.uid} that only read are running already")
         if not reads and (active := self.active) is not None:
             raise Busy(f"'{active.verb.kind}' is running as {active.path}, started by {active.starter}",
-                       advice="Wait until it ends, or stop it; 'bootcctl monitor' follows it.")
+                       advice="Wait until it ends; 'bootcctl monitor' follows it, 'bootcctl cancel' stops it.")
         settings = self._settings()
         self._number += 1
         request = Request(verb.method, arguments, settings.sysroot, settings.esp, settings.config, str(starter),

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BootcdError
-from ..model import ImageReference, Platform
+from ..model import ImageReference, Platform, size_text
 from ..registry import registries
 from ..registry.client import served_by
 from ..registry.judgement import POLICIES, Judgement, Outcome, policy_file
@@ -288,5 +288,5 @@ class _Examination:
             layers = fetched.manifest.check_image(config)
             size = sum(descriptor.size for descriptor, _ in layers)
             told.facts |= {"platform": str(config.platform), "layers": str(len(layers)), "size": str(size)}
-            told.says.append(f"for {config.platform}; at most {size} bytes to download, in "
+            told.says.append(f"for {config.platform}; at most {size_text(size)} to download, in "
                              f"{len(layers)} layer{'' if len(layers) == 1 else 's'}")

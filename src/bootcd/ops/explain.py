@@ -19,6 +19,7 @@ from ..errors import BootcdError, Refused, UsageError
 from ..formats import bls
 from ..formats.bls import BootEntry, EntryName
 from ..linux.room import Guard, Room
+from ..model import size_text
 from ..store.ociimages import MANIFEST_PREFIX
 from . import collect
 from .describe import in_order
@@ -147,10 +148,10 @@ def _space(session: Session, facts: Facts) -> Explanation:
     room, guard = Room.of(path), Guard(path)
     inodes = "" if room.inodes is None else f"; {room.inodes} of {room.inodes_total} inodes are free"
     found = [
-        Reason("file system", path, "free", f"of {room.total} bytes; a download leaves {guard.reserve} alone{inodes}",
-               room.free),
-        *(Reason("file system", esp.path, "free", f"of {esp.total()} bytes; kernels may take {esp.free_for_kernels()}",
-                 esp.free()) for esp in session.boot.places),
+        Reason("file system", path, "free", f"of {size_text(room.total)}; a download leaves {size_text(guard.reserve)} "
+               f"alone{inodes}", room.free),
+        *(Reason("file system", esp.path, "free", f"of {size_text(esp.total())}; kernels may take "
+                 f"{size_text(esp.free_for_kernels())}", esp.free()) for esp in session.boot.places),
     ]
     objects = {record.id: _objects(session, record) for record in facts.records.values()}
     held = Counter(digest for digests in objects.values() for digest in digests)
@@ -177,7 +178,8 @@ def _space(session: Session, facts: Facts) -> Explanation:
         if freed.objects:
             found.append(Reason("objects", str(freed.objects), "may go", "'bootcctl cleanup' frees them, with all "
                                 "else that is not kept", freed.object_bytes))
-    return Explanation("space", f"{room.free} bytes are free for images, {facts.esp_free} for kernels.", tuple(found))
+    return Explanation("space", f"{size_text(room.free)} are free for images, {size_text(facts.esp_free)} for "
+                       "kernels.", tuple(found))
 
 
 def _objects(session: Session, record: Record) -> set[bytes]:

@@ -19,7 +19,7 @@ from ..deploy.records import OwnKargs, Record
 from ..deploy.rejected import Rejected
 from ..errors import ConnectionMetered, DeploymentNotFound, NothingStaged, NotProven, Refused, TargetInUse, UsageError
 from ..linux import files
-from ..model import ImageReference
+from ..model import ImageReference, size_text
 from ..registry.sources import FetchedManifest, Source
 from ..store.repository import Repository
 from . import collect, compose, describe, etc, reset, rollout, room
@@ -149,7 +149,7 @@ def upgrade(machine: Machine, *, download_only: bool, allow_rejected: bool, allo
             if offer.missing and not take_from and _is_spared(reference, machine.config, "check"):
                 what = f"version {offer.version}" if offer.version else "a newer image"
                 return ChangeResult("unchanged", f"{reference} names {what}. The connection is metered, so the "
-                                    f"{offer.download_size} bytes that are missing are not downloaded now; "
+                                    f"{size_text(offer.download_size)} that are missing are not downloaded now; "
                                     "'bootcctl upgrade' downloads them.")
             result = _deploy(session, facts, reference, source, offer, _own_kargs(facts),
                              download_only=download_only, allow_bad=allow_rejected)
