@@ -74,7 +74,7 @@ $(VENV)/bin/python: | python
 $(VENV)/.requirements: $(VENV)/bin/python pyproject.toml tools/requirements.py
 	@echo "==> Installing what pyproject.toml names into $(VENV)"
 	@$(BIN)/python tools/requirements.py > $@.txt
-	@$(BIN)/pip install --quiet --disable-pip-version-check --requirement $@.txt
+	@$(BIN)/pip install -qq --disable-pip-version-check --requirement $@.txt
 	@touch $@
 
 $(VENV)/.package: $(VENV)/.requirements $(SOURCES)

@@ -13,8 +13,8 @@ def verification(info: DeploymentInfo) -> list[tuple[str, str]]:
     if info.verification == "signed":
         return [("  signed by", signer) for signer in info.signed_by]
     if info.verification == "accepted":
-        return [("  signed by", f"nobody asked: {info.policy}")]
-    return [("  signed by", "nobody asked: there was no policy")]
+        return [("  signature", f"not asked for: {info.policy}")]
+    return [("  signature", "not asked for: there was no policy")]
 
 
 def report(value: TrustReport) -> None:
