@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A simulated fleet under the update policy: `python -m benchmarks.fleet`, which takes a few minutes.
+"""A simulated fleet under the update policy, in a few minutes: `PYTHONPATH=tests .venv/bin/python -m benchmarks.fleet`.
 
 100,000 machines start at the same moment, after a night without power, and check by the real gates whenever their
 timers wake them. An image is published with a rollout of two days. Printed is how evenly the source is asked, and how

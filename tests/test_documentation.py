@@ -407,7 +407,8 @@ def _shape(line: str) -> str:
     """A line of output without what differs from machine to machine."""
     for pattern, mark in ((r"(?:quay\.io|oci:)[^\s(]+", "IMAGE"), (r"sha256:[0-9a-f]+…?", "DIGEST"),
                           (r"\d{4}-\d\d-\d\dT[\d:]+Z", "TIME"), (r"\b[0-9a-f]{12}\b", "ID"),
-                          (r"\b[0-9.]+ k?M?B\b", "SIZE"), (r"\b[0-9]+\b", "N"), (r" +", " ")):
+                          (r"\b[0-9.]+ k?M?B\b", "SIZE"), (r"\b[0-9]+\b", "N"),
+                          (r"\bobject\b", "objects"), (r" +", " ")):
         line = re.sub(pattern, mark, line)
     return line.strip()
 

@@ -16,6 +16,7 @@ from bootcd.cli import familiar
 from bootcd.cli.arguments import Parser
 from bootcd.cli.main import main
 from bootcd.cli.parser import build_parser
+from bootcd.cli.text import counted
 from bootcd.errors import NoSpace, NotFound, Unsupported, UsageError
 from cli.conftest import BOOTCCTL, Machine
 from crash.program import ENVIRONMENT
@@ -126,6 +127,10 @@ def test_nobody_listens(machine: Machine) -> None:
     if os.path.exists("/dev/full"):
         status, err = run(">/dev/full", "list")
         assert (status, err) == (NoSpace.exit_status, "bootcctl: cannot write the output: No space left on device\n")
+
+
+def test_one_is_no_plural() -> None:
+    assert [counted(number, "image") for number in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
 
 
 def test_help_of_every_verb(capfd: pytest.CaptureFixture[str]) -> None:

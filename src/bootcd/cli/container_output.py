@@ -19,7 +19,7 @@ from ..ops.lint import LintReport
 from ..ops.lints.table import LINTS
 from ..ops.uki import UkiResult
 from .table import table
-from .text import printable
+from .text import counted, printable
 
 _MAX_DIFFERENCES = 20
 """How many of them are shown: one cause often has thousands."""
@@ -39,7 +39,7 @@ def lint_report(report: LintReport) -> None:
         print(printable(f"{'fixed' if one.fixed else one.level}: {one.lint}: {one.path} {one.message}"))
     left = [one for one in report.findings if not one.fixed]
     fatal = sum(one.level == "fatal" for one in left)
-    print(f"{len(report.checked)} lints, {fatal} fatal findings, {len(left) - fatal} warnings, "
+    print(f"{len(report.checked)} lints, {counted(fatal, 'fatal finding')}, {counted(len(left) - fatal, 'warning')}, "
           f"{len(report.findings) - len(left)} fixed.")
 
 

@@ -25,7 +25,7 @@ from ..ops.results import (
 from . import chain_output, etc_output, trust_output
 from .jobs import RunningJob
 from .table import table
-from .text import printable
+from .text import counted, printable
 
 _SHOWN = 5
 """Paths of /etc that the status of a deployment names."""
@@ -145,7 +145,7 @@ def pull_stats(stats: PullStats) -> None:
     print(f"Layers: {stats.layers_fetched} of {stats.layers} fetched, {size_text(stats.downloaded)} downloaded, "
           f"{size_text(stats.reused)} not fetched again.")
     reused = f", {stats.objects_reused} with {size_text(stats.object_bytes_reused)} were here already"
-    print(f"Files: {stats.objects_written} new objects with {size_text(stats.object_bytes_written)}"
+    print(f"Files: {counted(stats.objects_written, 'new object')} with {size_text(stats.object_bytes_written)}"
           f"{reused if stats.objects_reused else ''}.")
 
 
@@ -183,19 +183,20 @@ def collected(result: CollectResult) -> None:
     if result.dry_run:
         for item in result.kept:
             print(f"Keeps {item.kind} {item.name[:12]}: {item.why}")
-    print(f"{verb} {result.objects} objects with {size_text(result.object_bytes)}, {result.images} images "
-          f"and {result.streams} streams.")
+    print(f"{verb} {counted(result.objects, 'object')} with {size_text(result.object_bytes)}, "
+          f"{counted(result.images, 'image')} and {counted(result.streams, 'stream')}.")
 
 
 def fsck(result: FsckResult) -> None:
-    print(f"Checked {result.objects} objects, {result.streams} streams and {result.images} images.")
+    print(f"Checked {counted(result.objects, 'object')}, {counted(result.streams, 'stream')} and "
+          f"{counted(result.images, 'image')}.")
     for finding in result.findings:
         print(f"  {finding.kind}: {printable(finding.what)}: {printable(finding.detail)}")
     if result.repaired:
         print("Damaged objects were removed.")
     for name in result.pull_again:
         print(f"  pull again: {printable(name)}")
-    print("The repository is sound." if result.ok else f"{len(result.findings)} errors.")
+    print("The repository is sound." if result.ok else f"{counted(len(result.findings), 'error')}.")
 
 
 def images(infos: Iterable[ImageInfo]) -> None:
