@@ -288,8 +288,10 @@ def test_a_proxy_that_does_not_work(doctor: Doctor) -> None:
 
 @needs_registry
 def test_a_registry_with_a_password(doctor: Doctor, registry: RegistryServer) -> None:
-    file = doctor.credentials(**{registry.address: f"{USER}:{PASSWORD}"})
-    found = doctor(f"{registry.address}/os:1")
+    with tempfile.TemporaryDirectory(dir="/tmp") as closed:  # to the daemon
+        file = auth_file(Path(closed, "auth.json"), {registry.address: f"{USER}:{PASSWORD}"})
+        doctor.setting("registry", "auth-file", file)
+        found = doctor(f"{registry.address}/os:1")
     assert f"they are those of user {USER}" in says(found["credentials"])
     assert any(note.startswith("The daemon cannot see ") and str(file) in note for note in found["notes"])
     assert found["credentials"]["facts"] == {"file": str(file), "entry": registry.address, "user": USER}
