@@ -104,10 +104,3 @@ def test_what_is_kept_of_annotations_is_little() -> None:
     assert len(kept) == 8
     assert all(len(text) == 100 for text in kept.values())
     assert rollout.unknown(kept) == tuple(kept)
-
-
-@pytest.mark.parametrize(("text", "seconds"), [
-    ("2026-11-29T12:00:00Z", 0), ("2026-11-29T13:00:00+01:00", 0), ("2026-11-29T12:00:00.000000Z", 0),
-    ("1970-01-01T00:00:00Z", None), ("0001-01-01T00:00:00+14:00", None), ("", None), ("soon", None)])
-def test_times(text: str, seconds: int | None) -> None:
-    assert rollout.moment(text) == (None if seconds is None else BEGIN)

@@ -10,10 +10,10 @@ number as versions do.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 
 from ..deploy.records import Record
 from ..formats.version import compare
+from .times import moment
 
 _VERSION = re.compile(r"[vV]?[0-9]+(?![0-9A-Za-z])")
 """How versions begin; a hash does not, or hardly ever."""
@@ -24,7 +24,7 @@ def downgrade(current: Record | None, version: str, created: str) -> str:
     can tell."""
     if current is None:
         return ""
-    ours, theirs = _moment(current.created), _moment(created)
+    ours, theirs = moment(current.created), moment(created)
     if ours is not None and theirs is not None and ours != theirs:
         older = theirs < ours
     else:
@@ -33,16 +33,6 @@ def downgrade(current: Record | None, version: str, created: str) -> str:
     if not older:
         return ""
     return f"{_shown(version, created)}, while {_shown(current.version, current.created)} runs"
-
-
-def _moment(text: str) -> datetime | None:
-    """A time by RFC 3339; None for what is none, and for the beginning of 1970, which stands for none."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-    return found if found.timestamp() > 0 else None
 
 
 def _shown(version: str, created: str) -> str:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from . import rollout
 from .rules import Facts, Rules, Verdict
 from .subject import is_missing, is_taken_back, name_of, shown, tracked, version_of
+from .times import moment
 
 BOOT_SPREAD = timedelta(hours=1)
 """In so much time, those machines ask that missed their moment because they were off."""
@@ -26,7 +27,7 @@ def due(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict:
 def _check_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
     """Each machine has its own moments, so that a fleet does not ask at once; one that missed its moment asks soon
     after it has started, and not all do together."""
-    last = rollout.moment(facts.status.update_time)
+    last = moment(facts.status.update_time)
     booted, interval = facts.around.booted, rules.check_interval
     if last is not None and last > now:
         return Verdict("interval", True, "The source was asked in the future: the clock was put back, and it is asked "

@@ -14,6 +14,7 @@ from . import rollout, windows
 from .due import due
 from .rules import STEPS, Facts, Rules, Verdict
 from .subject import downloads, is_remote, sentence, shown, subject, target
+from .times import moment
 
 MIN_RETRY = timedelta(minutes=10)
 """Nothing is tried again sooner, whatever the configuration says."""
@@ -37,7 +38,7 @@ def not_finalized(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdi
     if last is not None and last.verb == "finalize" and last.state != "succeeded":
         return Verdict("finalize", False, f"The last shutdown could not make it boot: {sentence(last.message)}",
                        waits="something else is staged, or a person reboots")
-    since = rollout.moment(staged.staged)
+    since = moment(staged.staged)
     if booted is not None and since is not None and since < booted:
         return Verdict("finalize", False, "It was staged before this boot already, and the shutdown did not make it "
                        "boot.", waits="something else is staged, or a person reboots")
@@ -60,7 +61,7 @@ def tried(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | Non
     digest, when = facts.tried.get(step, ("", None))
     if when is None or when > now or digest != target(facts, step):
         return None
-    asked = rollout.moment(facts.status.update_time)
+    asked = moment(facts.status.update_time)
     if step == "check" and asked is not None and asked >= when - timedelta(seconds=1):
         return None
     again = when + max(rules.cool_down, MIN_RETRY)
@@ -75,7 +76,7 @@ def cool_down(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict |
     events: list[tuple[datetime | None, str]] = []
     last = status.last
     if last is not None and step != "check":
-        ended = rollout.moment(last.ended)
+        ended = moment(last.ended)
         # A source that cannot be reached, and is asked again and again, is no reason not to boot what is staged.
         if last.state == "failed" and last.verb in ("upgrade", "check", "switch", "finalize") and step != "reboot":
             events.append((ended, f"The last {last.verb} failed: {sentence(last.message)}"))
@@ -108,7 +109,7 @@ def min_age(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | N
     update = subject(facts, step)
     if update is None or not rules.min_age:
         return None
-    created, seen = rollout.moment(update.created), rollout.moment(update.seen)
+    created, seen = moment(update.created), moment(update.seen)
     # A time of creation that lies behind the one at which the image was seen is made up.
     born = created if created is not None and (seen is None or created <= seen) else seen
     if born is None:
@@ -126,7 +127,7 @@ def phased(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | No
     if update is None:
         return None
     try:
-        plan = rollout.read(update.rollout, rollout.moment(update.created))
+        plan = rollout.read(update.rollout, moment(update.created))
     except rollout.RolloutError as error:
         return Verdict("rollout", False, f"It cannot be told when it is the turn of this machine: {error}.",
                        waits="the image is published with annotations that make sense")

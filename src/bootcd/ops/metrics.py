@@ -9,7 +9,6 @@ and no two samples have the same labels: node_exporter would drop all that it ha
 from __future__ import annotations
 
 import contextlib
-import datetime
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from .. import __version__
 from ..layout import Sysroot
 from .news import Told, VerbResult, news
 from .results import DeploymentInfo, Status
+from .times import moment
 
 Labels = dict[str, str]
 
@@ -137,8 +137,4 @@ def _verb(result: VerbResult) -> Labels:
 
 def _times(times: Sequence[tuple[Labels, str]]) -> list[tuple[Labels, float]]:
     """Times in seconds since 1970; what is no time is left out."""
-    found = []
-    for labels, text in times:
-        with contextlib.suppress(ValueError, OverflowError):
-            found.append((labels, datetime.datetime.fromisoformat(text).timestamp()))
-    return found
+    return [(labels, found.timestamp()) for labels, text in times if (found := moment(text)) is not None]

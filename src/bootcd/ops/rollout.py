@@ -18,10 +18,11 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from ..errors import UsageError
 from ..schedule import parse_duration
+from .times import moment
 
 PREFIX = "org.bootcd.rollout."
 START, DURATION, PERCENT = (PREFIX + name for name in ("start", "duration", "percent"))
@@ -107,17 +108,6 @@ def fraction(machine_id: str, purpose: str) -> float:
     """A number from 0 up to 1 that a machine always has for a purpose, and that tells nobody which machine it is."""
     digest = hmac.digest(machine_id.encode(), f"org.bootcd {purpose}".encode(), hashlib.sha256)
     return int.from_bytes(digest[:6]) / (1 << 48)
-
-
-def moment(text: str) -> datetime | None:
-    """A time by RFC 3339, in UTC where it names no zone; None for what is none, and for the first day of 1970, which in
-    a reproducible image stands for none."""
-    try:
-        found = datetime.fromisoformat(text)
-        found = (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
-    return found if found.timestamp() >= 86400 else None
 
 
 def _shown(text: str) -> str:

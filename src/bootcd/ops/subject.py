@@ -8,9 +8,9 @@ from datetime import datetime
 from ..errors import BootcdError
 from ..model import ImageReference
 from ..schedule import DAYS
-from . import rollout
 from .results import CheckResult, DeploymentInfo
 from .rules import Facts, Rules
+from .times import moment
 
 
 def target(facts: Facts, step: str) -> str:
@@ -31,7 +31,7 @@ def is_downloaded(facts: Facts) -> bool:
 
 def is_taken_back(facts: Facts, staged: DeploymentInfo) -> bool:
     """Whether a check after the staging has found that the source offers neither this image nor a newer one."""
-    asked, since = rollout.moment(facts.status.update_time), rollout.moment(staged.staged)
+    asked, since = moment(facts.status.update_time), moment(staged.staged)
     return facts.status.update is None and asked is not None and since is not None and asked > since
 
 

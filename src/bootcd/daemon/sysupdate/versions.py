@@ -28,6 +28,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from ...ops.results import CheckResult, DeploymentInfo, Status
+from ...ops.times import moment
 
 MAX_LABEL = 64
 """Characters of a version label that become part of a name."""
@@ -176,24 +177,15 @@ def _is_protected(info: DeploymentInfo, waiting: DeploymentInfo | None) -> bool:
 
 def _is_outdated(status: Status, update: CheckResult) -> bool:
     """Whether the source was asked again after that answer: something else of it was staged since."""
-    asked = _time(status.update_time)
+    asked = moment(status.update_time)
     return asked is not None and any(
         info.image == update.image and info.manifest_digest != update.manifest_digest
-        and (staged := _time(info.staged)) is not None and staged > asked for info in status.deployments)
-
-
-def _time(text: str) -> datetime.datetime | None:
-    """A time of ours; None when it is none."""
-    try:
-        time = datetime.datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if time.tzinfo is not None else time.replace(tzinfo=datetime.UTC)
+        and (staged := moment(info.staged)) is not None and staged > asked for info in status.deployments)
 
 
 def age(status: Status, now: datetime.datetime) -> float | None:
     """Seconds since the source was asked; None when it never was, or in a future that the clock has left."""
-    asked = _time(status.update_time)
+    asked = moment(status.update_time)
     seconds = (now - asked).total_seconds() if asked is not None else -1
     return seconds if seconds >= 0 else None
 
