@@ -12,6 +12,8 @@ from .errors import UsageError
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 DAY = 24 * 60
 """Minutes on the clock."""
+LONGEST = timedelta(days=36525)
+"""A century: whoever writes more than that has made a mistake, and the calendar ends in the year 9999."""
 
 _UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"(?:\d{1,6}(?:s|min|h|d|w)\s*)+", re.ASCII)
@@ -36,13 +38,16 @@ class Window:
 
 
 def parse_duration(text: str) -> timedelta:
-    """A time such as `90min`, `6h` or `1d 12h`; `0` is none at all. Raises UsageError."""
+    """A time such as `90min`, `6h` or `1d 12h`, at most LONGEST; `0` is none at all. Raises UsageError."""
     if text.strip() == "0":
         return timedelta()
     if not _DURATION.fullmatch(text.strip()):
         raise UsageError(f"'{text}' is no duration; write for example 90min, 6h or 1d 12h")
     pairs = re.findall(r"(\d+)(s|min|h|d|w)", text)
-    return timedelta(seconds=sum(int(number) * _UNITS[unit] for number, unit in pairs))
+    seconds = sum(int(number) * _UNITS[unit] for number, unit in pairs)
+    if seconds > LONGEST.total_seconds():
+        raise UsageError(f"'{text[:60]}' is more than a century")
+    return timedelta(seconds=seconds)
 
 
 def parse_window(text: str) -> Window:

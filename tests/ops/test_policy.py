@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -19,6 +20,7 @@ from bootcd.ops.rules import STEPS, Facts, FleetLock, Lock, Rules, User, iso
 from kit.policy import BOOTED, MACHINE, NOW, deployment, digest, facts, failed, rules, seeing, update
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
+END_OF_TIME = "9999-12-31T23:59:59Z"
 RUNNING = deployment(1, "booted", "default")
 STAGED = deployment(2, "staged", staged=(NOW - 20 * MINUTE).isoformat())
 DOWNLOADED = replace(STAGED, download_only=True)
@@ -282,6 +284,17 @@ def test_the_turn_of_a_machine_in_a_rollout() -> None:
     assert last == NOW + 47 * HOUR
 
 
+@pytest.mark.parametrize("annotations", [
+    {"start": END_OF_TIME}, {"start": "9999-12-31T00:00:00Z", "duration": "4w"}], ids=["start", "duration"])
+def test_a_rollout_may_begin_at_the_end_of_time(annotations: dict[str, str]) -> None:
+    """Which is how people say never. It is the image's matter alone: all else goes on."""
+    for zone in (ZoneInfo("Asia/Tokyo"), ZoneInfo("America/New_York")):
+        gate = refusal("download", phased(**annotations), rules(zone=zone, wariness=0.0))
+        assert "it is this one's turn at " in gate.text
+        windows = rules(zone=zone, wariness=0.0, download_windows=("Mon 02:00-03:00",))
+        assert datetime.fromisoformat(step("download", phased(**annotations), windows).next).year >= 8999
+
+
 def test_a_rollout_that_was_stopped_is_for_nobody() -> None:
     gate = refusal("download", phased(percent="0"), rules(wariness=0.0))
     assert gate.text == "The image is for 0 percent of the machines by now, and this is none of them."
@@ -297,6 +310,7 @@ def test_a_rollout_that_was_stopped_is_for_nobody() -> None:
     ({"start": "2026-13-01T00:00:00Z"}, "start is no time"),
     ({"duration": "a while\x1b[31m"}, "duration is no duration: 'a while?[31m'"),
     ({"duration": "P2D"}, "duration is no duration"),
+    ({"duration": "999999w"}, "duration is no duration"),
 ])
 def test_annotations_that_make_no_sense_hold_the_image_back(annotations: dict[str, str], complaint: str) -> None:
     gate = refusal("download", phased(**annotations), rules(wariness=0.0))
@@ -434,7 +448,8 @@ def test_gates_combine_and_the_next_chance_is_when_all_agree() -> None:
 # --- whatever the facts are -------------------------------------------------------------------------------------------
 
 times = st.integers(-100 * 3600, 100 * 3600).map(lambda seconds: NOW + timedelta(seconds=seconds))
-isos = times.map(lambda when: when.isoformat()) | st.sampled_from(["", "nonsense", "1970-01-01T00:00:00Z"])
+isos = times.map(lambda when: when.isoformat()) | st.sampled_from(
+    ["", "nonsense", "1970-01-01T00:00:00Z", END_OF_TIME])
 users = st.tuples() | st.tuples(st.builds(User, st.just("eve"), st.none() | times))
 windows = st.sampled_from([(), ("Sat 02:00-04:00",), ("Mon..Fri 22:00-04:00", "Sun 12:00-12:30")])
 
@@ -444,7 +459,8 @@ def machines(draw: st.DrawFn) -> Facts:
     staged = draw(st.sampled_from([(), (STAGED,), (DOWNLOADED,)]))
     annotations = draw(st.dictionaries(
         st.sampled_from(["start", "duration", "percent", "colour"]),
-        st.sampled_from(["2026-11-29T00:00:00Z", "2d", "50", "0", "100", "nonsense", "2026-12-05T00:00:00+05:45"])))
+        st.sampled_from(["2026-11-29T00:00:00Z", "2d", "50", "0", "100", "nonsense", "2026-12-05T00:00:00+05:45",
+                         "5000w", "999999w", END_OF_TIME])))
     offered = draw(st.none() | st.builds(
         update, st.integers(2, 3), created=isos, seen=isos, layers_missing=st.integers(0, 2),
         rollout=st.just({f"org.bootcd.rollout.{key}": text for key, text in annotations.items()})))
@@ -463,8 +479,10 @@ def machines(draw: st.DrawFn) -> Facts:
 
 
 those_rules = st.builds(
-    rules, st.sampled_from(["none", "stage", "reboot"]), st.just(timezone(timedelta(hours=-3, minutes=-30))),
-    reboot_windows=windows, download_windows=windows, check_windows=windows, min_age=st.sampled_from(["0", "3d"]),
+    rules, st.sampled_from(["none", "stage", "reboot"]),
+    st.sampled_from([timezone(timedelta(hours=-3, minutes=-30)), timezone(timedelta(hours=14))]),
+    reboot_windows=windows, download_windows=windows, check_windows=windows,
+    min_age=st.sampled_from(["0", "3d", "5000w"]),
     wariness=st.floats(0, 1), idle_users=st.sampled_from(["", "0", "20min"]),
     fleetlock=st.sampled_from(["", "https://lock.example"]), min_battery=st.sampled_from([0, 50, 100]))
 

@@ -63,7 +63,8 @@ def test_durations(text: str, seconds: int) -> None:
     assert parse_duration(text) == timedelta(seconds=seconds)
 
 
-@pytest.mark.parametrize("text", ["", "6", "h", "-1h", "1.5h", "6 hours", "1y", "9999999h", "٦h", "0h0"])
+@pytest.mark.parametrize("text", ["", "6", "h", "-1h", "1.5h", "6 hours", "1y", "9999999h", "٦h", "0h0", "5218w",
+                                  "999999w " * 1000])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(UsageError):
         parse_duration(text)
