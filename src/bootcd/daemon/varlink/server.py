@@ -16,6 +16,7 @@ import json
 import logging
 import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -100,7 +101,9 @@ class Server:
 
     async def start(self, listening: socket.socket) -> None:
         """Answer on that socket, which is ours from now on."""
-        self._server = await asyncio.start_unix_server(self._accepted, sock=listening, limit=MAX_CALL)
+        # From Python 3.13 on, closing a server removes the name of its socket; that one belongs to systemd.
+        options: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+        self._server = await asyncio.start_unix_server(self._accepted, sock=listening, limit=MAX_CALL, **options)
 
     def close(self) -> None:
         """Disconnect everybody."""
