@@ -85,3 +85,16 @@ def test_the_time_zone_is_read_each_time(tmp_path: Path) -> None:
     assert str(time_zone(tmp_path)) == "local time"
     link.write_bytes(b"TZif nonsense")
     assert time_zone(tmp_path) is UTC
+
+
+def test_a_damaged_time_zone_is_none(tmp_path: Path) -> None:
+    """Cut off anywhere, as after a power cut; and no file at all."""
+    path, whole = tmp_path / "etc/localtime", Path("/usr/share/zoneinfo/Europe/Berlin").read_bytes()
+    path.parent.mkdir()
+    footer = whole.rstrip(b"\n").rindex(b"\n")
+    for size in (*range(0, footer, 97), *range(footer - 3, footer + 2)):
+        path.write_bytes(whole[:size])
+        assert time_zone(tmp_path) is UTC, size
+    path.unlink()
+    os.mkfifo(path)
+    assert time_zone(tmp_path) is UTC

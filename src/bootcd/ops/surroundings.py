@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from ..linux import files
 from .rules import Surroundings
 
 _MAINS = ("Mains", "USB")
 _ZONES = "zoneinfo/"
+_MAX_ZONE = 1 << 20
 
 
 def now() -> datetime:
@@ -40,10 +43,20 @@ def time_zone(root: Path = Path("/")) -> tzinfo:
     path = root / "etc/localtime"
     try:
         name = os.readlink(path).rpartition(_ZONES)[2] if path.is_symlink() else ""
-        with path.open("rb") as file:
-            return ZoneInfo.from_file(file, key=name or "local time")
-    except (OSError, ValueError):
+        with open(files.open_regular(os.fspath(path), follow=True), "rb") as file:
+            return ZoneInfo.from_file(_Whole(file.read(_MAX_ZONE)), key=name or "local time")
+    except Exception:  # zoneinfo does not say what it raises for a damaged file, and it is much
         return UTC
+
+
+class _Whole(io.BytesIO):
+    """A file that complains at its end. zoneinfo looks for the end of a line there for ever."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        if size and not data:
+            raise EOFError
+        return data
 
 
 def _power(directory: Path) -> tuple[bool | None, int | None]:
