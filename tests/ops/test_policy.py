@@ -223,6 +223,8 @@ def test_what_was_tried_in_vain_is_not_tried_at_once() -> None:
 def test_nor_is_a_check() -> None:
     late = NOW + timedelta(days=1)
     assert refusal("check", replace(facts(), tried={"check": ("", late - MINUTE)}), now=late).gate == "tried"
+    put_back = facts(update_time=(late + timedelta(days=400)).isoformat())
+    assert refusal("check", replace(put_back, tried={"check": ("", late - MINUTE)}), now=late).gate == "tried"
     done = facts(update_time=(late - MINUTE).isoformat())
     assert refusal("check", replace(done, tried={"check": ("", late - MINUTE)}), now=late).gate == "interval"
 
@@ -390,6 +392,12 @@ def test_a_check_is_only_for_free_where_nothing_may_cost() -> None:
 def test_somebody_who_is_idle_is_so_for_long_enough_at_a_time_that_is_known() -> None:
     gate = refusal("reboot", seeing(WAITING, users=(User("eve", NOW - 10 * MINUTE),)), rules(idle_users="30min"))
     assert gate.next == iso(NOW + 20 * MINUTE)
+
+
+def test_a_reboot_waits_for_the_operation_that_runs() -> None:
+    gate = refusal("reboot", replace(WAITING, running="switch"))
+    assert (gate.gate, gate.text, gate.waits) == ("running", "An operation is running: switch.", "it ends")
+    assert allowed(replace(OFFERED, running="switch"), rules(), "download", NOW), "it has to wait for its turn anyway"
 
 
 def test_a_reboot_that_somebody_has_cancelled_does_not_come_back_at_once() -> None:

@@ -62,7 +62,7 @@ def tried(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | Non
     if when is None or when > now or digest != target(facts, step):
         return None
     asked = moment(facts.status.update_time)
-    if step == "check" and asked is not None and asked >= when - timedelta(seconds=1):
+    if step == "check" and asked is not None and when - timedelta(seconds=1) <= asked <= now:
         return None
     again = when + max(rules.cool_down, MIN_RETRY)
     if again <= now:
@@ -247,6 +247,15 @@ def inhibitors(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict 
                    waits=f"{first.who} lets go")
 
 
+def running(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
+    """No reboot cuts off what somebody waits for. The other steps wait for their turn, as everybody does."""
+    if step != "reboot":
+        return None
+    if facts.running:
+        return Verdict("running", False, f"An operation is running: {facts.running}.", waits="it ends")
+    return Verdict("running", True, "No operation is running.")
+
+
 def planned(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict | None:
     """A shutdown that a person has planned is not moved, and one that a person has cancelled does not come back."""
     if step != "reboot":
@@ -282,5 +291,5 @@ def fleetlock(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict |
 
 GATES: tuple[Gate, ...] = (
     manual, due, not_finalized, rejected, tried, cool_down, health, min_age, phased, window, metered, battery,
-    power_saver, load, users, inhibitors, planned, fleetlock)
+    power_saver, load, users, inhibitors, running, planned, fleetlock)
 """In the order in which they are told."""

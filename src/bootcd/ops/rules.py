@@ -73,13 +73,15 @@ class FleetLockAnswer:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What the policy decides on. `tried` is, for each step, when it was begun last and for which image; `dismissed`
-    the deployment whose reboot somebody has cancelled, and until when that counts."""
+    the deployment whose reboot somebody has cancelled, and until when that counts; `running` the verb that changes
+    something now, empty where none does."""
 
     status: Status
     around: Surroundings = Surroundings()
     fleetlock: FleetLock = FleetLock()
     tried: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
     dismissed: tuple[str, datetime] | None = None
+    running: str = ""
 
 
 @dataclass(frozen=True, slots=True)
