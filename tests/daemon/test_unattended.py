@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from bootcd.daemon import unattended
 from bootcd.daemon.bus import Bus, Call
 from bootcd.daemon.jobs import Settings
 from bootcd.daemon.unattended import Unattended
+from bootcd.daemon.verbs import VERBS
 from bootcd.errors import Busy, RebootRefused
 from bootcd.ops import surroundings
 from bootcd.ops.decisions import PolicyReport
@@ -58,6 +61,7 @@ class Scene:
         self.config = config
         self.started: list[tuple[str, dict[str, Any]]] = []
         self.busy = False
+        self.active: Any = None
         self._made = (connection, directory)
         self.unattended = self.again()
 
@@ -86,7 +90,7 @@ class Scene:
 
     def stage(self, number: int = 2) -> None:
         """Somebody has staged an image."""
-        staged = deployment(number, "staged", staged=datetime.now(UTC).isoformat())
+        staged = deployment(number, "staged", staged=surroundings.now().isoformat())
         self.status = replace(self.status, deployments=(staged, RUNNING))
 
 
@@ -195,7 +199,7 @@ def test_a_reboot_is_planned_and_told(bus: SystemBus, logind: Logind, tmp_path: 
     play(bus, tmp_path, work)
 
 
-@pytest.mark.parametrize("why", ["user", "lock", "unstaged", "configured", "window"])
+@pytest.mark.parametrize("why", ["user", "lock", "unstaged", "configured", "window", "running"])
 def test_it_is_taken_back_when_the_policy_says_no_again(
         bus: SystemBus, logind: Logind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     monkeypatch.setattr(unattended, "LOOK", 0.05)
@@ -211,6 +215,8 @@ def test_it_is_taken_back_when_the_policy_says_no_again(
             case "lock":
                 logind.tell("AddMethod", "sssss", logind.interface, "ListInhibitors", "", "a(ssssuu)",
                             'ret = [("shutdown", "Backup", "it runs", "block", 0, 1)]')
+            case "running":
+                scene.active = SimpleNamespace(verb=VERBS["Switch"])
             case "unstaged":
                 scene.status = replace(scene.status, deployments=(RUNNING,))
             case "configured":
@@ -277,6 +283,104 @@ def test_a_daemon_that_starts_again_looks_after_what_it_has_planned(
         assert report.reboot_time == planned.reboot_time
         logind.log_in("c1", "eve")
         await until(lambda: logind.planned is None)
+
+    play(bus, tmp_path, work)
+
+
+def test_one_that_ends_in_the_middle_of_planning_leaves_the_reboot_to_the_next(
+        bus: SystemBus, logind: Logind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by SIGKILL when logind has it, and when it has not; in neither case did a person cancel anything."""
+    monkeypatch.setattr(unattended, "LOOK", 0.05)
+
+    async def work(scene: Scene) -> None:
+        scene.stage()
+        for known in (False, True):
+            ending = scene.again()
+
+            async def ends(member: str, signature: str, *arguments: Any, known: bool = known,
+                           ending: Unattended = ending) -> None:
+                if member == "ScheduleShutdown":
+                    if known:
+                        logind.plan("reboot", arguments[1] / 1_000_000)
+                    raise SystemExit
+
+            monkeypatch.setattr(ending, "_logind", ends)
+            with pytest.raises(SystemExit):
+                await ending._reboot()
+            report = await scene.again().report()
+            if known:
+                assert report.reboot_time, "it is looked after"
+                logind.log_in("c1", "eve")
+            await until(lambda: scene.unattended._plan is None)
+            assert logind.planned is None
+            refusing = [gate.gate for gate in (await scene.unattended.report()).step("reboot").gates
+                        if not gate.allows]
+            assert refusing == (["tried", "users"] if known else ["tried"])
+            scene.unattended.close()
+
+    play(bus, tmp_path, work)
+
+
+def test_a_reboot_that_logind_does_not_take_back_is_not_called_cancelled(
+        bus: SystemBus, logind: Logind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unattended, "LOOK", 0.05)
+
+    async def work(scene: Scene) -> None:
+        scene.stage()
+        await scene.run()
+        logind.tell("AddMethod", "sssss", logind.interface, "CancelScheduledShutdown", "", "b",
+                    "raise dbus.exceptions.DBusException('no', name='org.example.No')")
+        with pytest.raises(RebootRefused, match="does not take the planned reboot back"):
+            await scene.unattended.cancel(CALL)
+        assert logind.planned is not None
+        assert (await scene.unattended.report()).reboot_time, "as it is"
+        logind.repair()
+        await until(lambda: logind.planned is None)
+        await until(lambda: scene.unattended._plan is None)
+
+    play(bus, tmp_path, work)
+
+
+def test_a_clock_that_is_put_back_holds_nothing_up(
+        bus: SystemBus, logind: Logind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine starts with a clock that is years ahead, until it has heard the time."""
+    monkeypatch.setattr(unattended, "LOOK", 0.05)
+    ahead = [timedelta(days=365 * 74)]
+    monkeypatch.setattr(surroundings, "now", lambda: datetime.now(UTC) + ahead[0])
+
+    async def work(scene: Scene) -> None:
+        scene.status = replace(scene.status, update_time=surroundings.now().isoformat())
+        scene.stage()
+        await scene.run()
+        assert logind.planned is not None
+        ahead[0] = timedelta()
+        await until(lambda: scene.unattended._plan is None)
+        assert logind.planned is None
+        ahead[0] = timedelta(days=365 * 74)
+        scene.unattended.close()
+        scene.again()
+        await scene.run()
+        assert await scene.unattended.cancel(CALL) == [True]
+        with LockServer() as server:
+            scene.config = replace(scene.config, update_fleetlock=server.url)
+            server.answer = refuse(500, "internal", "no")
+            await scene.run()
+            ahead[0] = timedelta()
+            report = await scene.unattended.report()
+            gates = {gate.gate: gate for gate in report.step("reboot").gates if not gate.allows}
+            assert datetime.fromisoformat(gates["planned"].next) - datetime.now(UTC) <= timedelta(days=1, seconds=1)
+            server.answer = Answer()
+            await scene.run()
+            assert server.steps == ["steady-state", "steady-state"]
+
+    play(bus, tmp_path, work)
+
+
+def test_the_file_may_be_no_file(bus: SystemBus, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "reboot.json")
+
+    async def work(scene: Scene) -> None:
+        assert (await scene.unattended.report()).reboot_time == ""
 
     play(bus, tmp_path, work)
 
@@ -360,6 +464,10 @@ def test_the_lock_is_kept_until_the_boot_that_it_was_for_is_complete(
             scene.config = replace(scene.config, update_fleetlock=server.url)
             scene.status = replace(scene.status, update_time="", deployments=(
                 replace(RUNNING, health="untried", on_trial=True),))
+            known, scene.status = scene.status, replace(scene.status, deployments=())
+            await scene.run()
+            assert server.steps == [], "the disk has not told yet what runs"
+            scene.status = known
             path, report = await scene.run()
             assert (path, server.steps) == ("/", [])
             assert "its boot is not complete yet" in report.step("check").gates[-1].text

@@ -98,14 +98,18 @@ class Logind(Mock):
 
     def __enter__(self) -> Logind:
         super().__enter__()
+        self.tell("AddProperty", "ssv", self.interface, "ScheduledShutdown", "(st)", "", str(2**64 - 1))
+        self.repair()
+        return self
+
+    def repair(self) -> None:
+        """Let it do what it is asked for, whatever a test has made of its methods."""
         change = 'self.props[%r]["ScheduledShutdown"] = dbus.Struct((%s, dbus.UInt64(%s)), signature="st")'
         none = change % (self.interface, '""', 2**64 - 1)
-        self.tell("AddProperty", "ssv", self.interface, "ScheduledShutdown", "(st)", "", str(2**64 - 1))
         for member, signature, out, code in (
             ("ScheduleShutdown", "st", "", change % (self.interface, "args[0]", "args[1]")),
             ("CancelScheduledShutdown", "", "b", f"ret = True; {none}"), ("SetWallMessage", "sb", "", "")):
             self.tell("AddMethod", "sssss", self.interface, member, signature, out, code)
-        return self
 
     @property
     def planned(self) -> tuple[str, float] | None:

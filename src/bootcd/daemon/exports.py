@@ -29,6 +29,11 @@ class BusError(BootcdError):
         super().__init__(message, advice=advice)
         self.name = name
 
+    @property
+    def silent(self) -> bool:
+        """Nobody has answered, so what was asked for may have been done all the same."""
+        return self.name in ("org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected")
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -104,7 +104,7 @@ async def _session(bus: Bus, path: str) -> User | None:
     try:
         session = await _all(bus, LOGIND[0], path, "org.freedesktop.login1.Session")
     except BusError as error:
-        if error.name.endswith((".NoReply", ".Disconnected")):
+        if error.silent:
             raise
         return None  # it has ended meanwhile
     if not str(session.get("Class", "user")).startswith("user") or session.get("State") == "closing":

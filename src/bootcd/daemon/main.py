@@ -42,7 +42,6 @@ START_PATIENCE = 5.0
 """Seconds that the first reading of the status has before the daemon offers its services without."""
 VARLINK = "varlink"
 """What bootcd-varlink.socket calls its socket."""
-SILENT = {"org.freedesktop.DBus.Error.NoReply", "org.freedesktop.DBus.Error.Disconnected"}
 STOP_TIMEOUT = 60.0
 """Seconds that jobs have to end when the daemon is stopped; the unit's TimeoutStopSec= is longer."""
 
@@ -207,7 +206,7 @@ async def _stay_alive(bus: Bus) -> None:
             await bus.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "GetId",
                            timeout=interval / 2)
         except BusError as error:
-            if error.name in SILENT:
+            if error.silent:
                 return
         notify.watchdog()
         await asyncio.sleep(interval / 2)

@@ -6,6 +6,9 @@ that users are warned; until it comes, the policy is asked again and again, and 
 (bootcd-update.timer), so that nothing here has to be awake.
 
     <runtime directory>/reboot.json     the planned reboot, and one that somebody has cancelled; gone with the boot
+
+A plan is written down before logind hears of it: whenever this process ends, the next one knows whose reboot it is that
+logind has, and goes on looking after it.
 """
 
 from __future__ import annotations
@@ -45,6 +48,8 @@ LOOK = 20.0
 """Seconds between two looks at the policy while a reboot is planned."""
 LATE = timedelta(minutes=5)
 """After so long, a reboot that did not come is given up."""
+LONGEST_WARNING = timedelta(days=1)
+"""By bootcd.toml(5). What is planned for later was planned before the clock was put back."""
 FLEETLOCK_RETRY = timedelta(minutes=10)
 FLEETLOCK_PATIENCE = 60.0
 """Seconds that a lock server has for an answer."""
@@ -54,6 +59,7 @@ NOTHING = "/"
 
 _JOBS = {"check": "Check", "download": "Download", "stage": "Upgrade"}
 _SLACK = timedelta(seconds=2)
+_MAX_SIZE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,8 @@ class Plan:
 
     deployment: str
     time: datetime
+    sure: bool = True
+    """False until logind has said that it has it."""
 
 
 class Unattended:
@@ -121,12 +129,15 @@ class Unattended:
             return [NOTHING, wire.encode(await self.report("Nothing is to be done now."))]
 
     async def cancel(self, call: Call) -> Sequence[Any]:
-        """CancelReboot: whether there was one to cancel."""
+        """CancelReboot: whether there was one to cancel. Raises RebootRefused."""
         plan = self._plan
         if plan is None:
             return [False]
         self._dismiss(plan)
-        await self._take_back("somebody has cancelled it")
+        await self._take_back(plan, "somebody has cancelled it")
+        if self._plan is not None:
+            raise RebootRefused("logind does not take the planned reboot back", advice=(
+                f"It is asked again every {LOOK:.0f} seconds; 'shutdown -c' asks it as well."))
         return [True]
 
     async def report(self, done: str = "") -> PolicyReport:
@@ -145,8 +156,19 @@ class Unattended:
         plan = self._plan
         if plan is not None and around.shutdown is not None and _is_ours(plan, around.shutdown):
             around = replace(around, shutdown=None)
-        return (Facts(status, around, self._fleetlock, dict(self._tried), self._dismissed), self._rules(),
-                surroundings.now())
+        now = surroundings.now()
+        self._put_right(now)
+        active = self._jobs.active
+        return (Facts(status, around, self._fleetlock, dict(self._tried), self._dismissed,
+                      active.verb.kind if active is not None else ""), self._rules(), now)
+
+    def _put_right(self, now: datetime) -> None:
+        """Nothing waits for a time that is farther away than it can be: the clock was put back."""
+        retry, dismissed = self._fleetlock.retry, self._dismissed
+        if retry is not None and retry > now + FLEETLOCK_RETRY:
+            self._fleetlock = replace(self._fleetlock, retry=None)
+        if dismissed is not None and dismissed[1] > now + DISMISSED:
+            self._dismissed = dismissed[0], now + DISMISSED
 
     async def _look_around(self) -> Surroundings:
         known = Surroundings()
@@ -161,7 +183,9 @@ class Unattended:
         """Give the lock back that the reboot needed which has led here, once this boot is known to be a good one."""
         facts, rules, now = await self._facts()
         booted = facts.status.with_role("booted")
-        if booted is not None and booted.on_trial and not rules.upgrade_untried:
+        if not facts.status.deployments:
+            self._fleetlock = FleetLock(problem="what runs is not known yet")
+        elif booted is not None and booted.on_trial and not rules.upgrade_untried:
             self._fleetlock = FleetLock(problem="its boot is not complete yet")
         elif self._fleetlock.retry is None or self._fleetlock.retry <= now:
             answer = await self._ask("steady-state")
@@ -198,7 +222,8 @@ class Unattended:
         if staged is None or not policy.allowed(facts, rules, "reboot", now):
             await self._give_lock_back(rules)
             return "Meanwhile something stands against the reboot."
-        plan = Plan(staged.id, (now + rules.warning).replace(microsecond=0))
+        plan = self._plan = Plan(staged.id, (now + rules.warning).replace(microsecond=0), sure=False)
+        self._save()
         wall = plan.time.astimezone(rules.zone)
         version = wire.line(staged.version or staged.id[:12])
         try:
@@ -206,11 +231,15 @@ class Unattended:
                                f"{version}. 'bootcctl policy cancel-reboot' puts it off.", True)
             await self._logind("ScheduleShutdown", "st", "reboot", int(plan.time.timestamp()) * 1_000_000)
         except BusError as error:
-            self._tried["reboot"] = staged.manifest_digest, now
-            await self._give_lock_back(rules)
+            await self._take_back(plan, f"logind does not plan it: {error}")
+            if self._plan is plan:  # it does not even answer, and may have planned it all the same
+                self._begin_watch()
             raise RebootRefused(f"logind does not plan a reboot: {error}") from error
+        if self._plan is not plan:
+            await self._take_back(plan, "somebody has cancelled it meanwhile")
+            return "Somebody has cancelled the reboot."
         log.info("The machine reboots at %s into version %s.", iso(plan.time), version)
-        self._plan = plan
+        self._plan = replace(plan, sure=True)
         self._save()
         self._begin_watch()
         return f"The machine reboots at {wall:%H:%M} into version {version}."
@@ -228,20 +257,27 @@ class Unattended:
                 await self._forget_plan()
                 return
             if now < plan.time:
-                await self._look(plan)
+                try:
+                    await self._look(plan)
+                except Exception:  # a reboot that nobody looks after is worse
+                    log.exception("the planned reboot cannot be looked after")
             left = (plan.time - surroundings.now()).total_seconds()
             await asyncio.sleep(min(LOOK, left) if left > 0 else LOOK)
 
     async def _look(self, plan: Plan) -> None:
+        if plan.time > surroundings.now() + LONGEST_WARNING:
+            await self._take_back(plan, "the clock was put back")
+            return
         try:
             there = await planned_shutdown(self._bus)
         except (BusError, ValueError) as error:
             log.info("whether the reboot is still planned cannot be told: %s", error)
         else:
             if there is None or not _is_ours(plan, there):
-                log.info("Somebody has cancelled the reboot, or planned another one.")
-                self._dismiss(plan)
-                await self._forget_plan()
+                if plan.sure:
+                    self._dismiss(plan)
+                await self._take_back(plan, "somebody has cancelled it, or planned another one" if plan.sure else
+                                      "logind has not heard of it")
                 return
         facts, rules, now = await self._facts()
         facts = replace(facts, fleetlock=FleetLock(True))  # whose consent this machine has
@@ -249,27 +285,32 @@ class Unattended:
         rules = replace(rules, warning=max(plan.time - now, timedelta()))
         step = policy.decide(facts, rules, now).step("reboot")
         if not step.allowed and self._plan is plan:
-            await self._take_back(" ".join(gate.text for gate in step.gates if not gate.allows))
+            await self._take_back(plan, " ".join(gate.text for gate in step.gates if not gate.allows))
 
-    async def _take_back(self, why: str) -> None:
+    async def _take_back(self, plan: Plan, why: str) -> None:
+        """A plan that logind may still have, since it does not answer, stays: the next look takes it back."""
         log.info("The planned reboot is taken back: %s", why)
-        plan = self._plan
         try:
             there = await planned_shutdown(self._bus)
-            if plan is not None and there is not None and _is_ours(plan, there):
+            ours = there is not None and _is_ours(plan, there)
+            if ours:
                 await self._logind("CancelScheduledShutdown", "")
+            if ours or there is None:
                 await self._logind("SetWallMessage", "sb", "", False)
         except (BusError, ValueError) as error:
-            log.warning("logind does not take the reboot back: %s", error)
+            if plan.sure or (isinstance(error, BusError) and error.silent):
+                log.warning("logind does not take the reboot back: %s", error)
+                return
+        if self._plan is not plan:
+            return
         if self._watch is not None and self._watch is not asyncio.current_task():
             self._watch.cancel()
         await self._forget_plan()
 
     async def _forget_plan(self) -> None:
-        plan, self._plan = self._plan, None
-        if plan is not None:
-            staged = self._state.status.with_role("staged")
-            self._tried["reboot"] = staged.manifest_digest if staged is not None else "", surroundings.now()
+        self._plan = None
+        staged = self._state.status.with_role("staged")
+        self._tried["reboot"] = staged.manifest_digest if staged is not None else "", surroundings.now()
         self._save()
         await self._give_lock_back(self._rules())
 
@@ -291,8 +332,10 @@ class Unattended:
     def _save(self) -> None:
         if self._file is None:
             return
-        document = {"plan": _document(self._plan.deployment, self._plan.time) if self._plan is not None else None,
-                    "dismissed": _document(*self._dismissed) if self._dismissed is not None else None}
+        plan = self._plan
+        document = {
+            "plan": {**_document(plan.deployment, plan.time), "sure": plan.sure} if plan is not None else None,
+            "dismissed": _document(*self._dismissed) if self._dismissed is not None else None}
         try:
             files.atomic_write(self._file, json.dumps(document).encode(), durable=False)
         except BootcdError as error:
@@ -300,15 +343,18 @@ class Unattended:
 
     def _load(self) -> None:
         """Go on with what an earlier process of this boot has begun."""
+        if self._file is None:
+            return
         try:
-            text = self._file.read_text() if self._file is not None else "{}"
-            document = json.loads(text)
+            with open(files.open_regular(os.fspath(self._file)), "rb") as file:
+                document = json.loads(file.read(_MAX_SIZE))
             plan, dismissed = (_read(document.get(key)) for key in ("plan", "dismissed"))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+            sure = plan is not None and document["plan"].get("sure") is True
+        except (BootcdError, OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return
         self._dismissed = dismissed
-        if plan is not None and plan[1] < surroundings.now() + timedelta(days=2):  # no warning is longer
-            self._plan = Plan(*plan)
+        if plan is not None and plan[1] <= surroundings.now() + LONGEST_WARNING:
+            self._plan = Plan(*plan, sure=sure)
             self._begin_watch()
 
 
