@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -119,6 +121,23 @@ def test_news_that_makes_no_sense_is_passed_over(place: Place, text: str) -> Non
     assert list(place.waiting.iterdir()) == []
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
+def test_news_that_may_not_be_taken_is_passed_over_once(place: Place) -> None:
+    """Of a user, for example, who looks what 'bootcctl hooks run' does."""
+    place.hook("10-echo", 'echo "$1"')
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own are closed to others
+        Path(directory).chmod(0o755)
+        place.waiting = Path(directory) / "notices"
+        place.hand_over(NOTICE)
+        os.seteuid(65534)
+        try:
+            assert place.run() == 0
+        finally:
+            os.seteuid(0)
+    assert len(place.said) == 1
+    assert "is passed over: [Errno 13] Permission denied" in place.said[0]
+
+
 def test_news_is_taken_before_a_hook_runs(place: Place) -> None:
     place.hook("10-looks", f"ls {place.waiting}")
     place.hand_over(NOTICE)
@@ -126,7 +145,10 @@ def test_news_is_taken_before_a_hook_runs(place: Place) -> None:
     assert place.said == []
 
 
-def test_where_nobody_takes_it_the_newest_news_stays(place: Place) -> None:
+def test_where_nobody_takes_it_the_newest_news_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even while the clock is put back again and again."""
+    backwards = iter(range(10**18, 0, -1))
+    monkeypatch.setattr(time, "time_ns", lambda: next(backwards))
     place.hook("10-echo", 'echo "$BOOTCD_NUMBER"')
     for number in range(hooks.MAX_WAITING + 3):
         place.hand_over(Notice("failed", "", {"number": str(number)}))

@@ -51,7 +51,8 @@ def hand_over(notices: Sequence[Notice], directory: Path, root: Path = Path("/")
         return
     directory.mkdir(mode=0o755, exist_ok=True)
     for notice in notices:
-        name = f"{time.time_ns():020}-{notice.kind}.json"
+        # By the time since the boot, as long as the directory lives: a clock that is put back changes no order.
+        name = f"{time.monotonic_ns():020}-{notice.kind}.json"
         # Beside the directory first, since the path unit waits for anything to be in it.
         hidden = directory.with_name(f".{name}")
         hidden.write_text(json.dumps(to_json(notice)))
@@ -65,8 +66,10 @@ def run_waiting(told: Callable[[str], None], directory: Path = WAITING, root: Pa
     """Run all hooks for all news that waits, the oldest first; `told` gets what they say. Returns how often a hook
     failed, which has no other consequence."""
     failures = 0
-    while waiting := _files(directory):
+    seen: set[str] = set()  # what cannot be removed is passed over once
+    while waiting := [path for path in _files(directory) if path.name not in seen]:
         for path in waiting:
+            seen.add(path.name)
             try:
                 notice = _take(path)
             except (BootcdError, OSError, ValueError, RecursionError) as error:
