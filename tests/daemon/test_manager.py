@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,19 @@ def test_notices_come_and_go(tmp_path: Path) -> None:
     assert (tmp_path / "motd").read_text() == "Version 1.1 is ready: it runs after the next reboot.\n"
     notices.show(settled)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_notice_is_written_once_and_whatever_is_in_its_place(tmp_path: Path) -> None:
+    staged = status(deployment("1.1", "staged"), deployment("1.0", "booted", "default"))
+    os.mkfifo(tmp_path / "staged")
+    (tmp_path / "motd").mkdir()
+    for _ in range(2):
+        Notices(str(tmp_path)).show(staged)
+    assert (tmp_path / "staged").read_text() == staged.deployments[0].id + "\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["motd", "staged"]
+    written = (tmp_path / "staged").stat().st_ino
+    Notices(str(tmp_path)).show(staged)
+    assert (tmp_path / "staged").stat().st_ino == written
 
 
 def test_the_notice_names_what_boots_next_and_what_failed(tmp_path: Path) -> None:

@@ -7,16 +7,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 from pathlib import Path
 
+from ..errors import BootcdError
+from ..linux import files
 from ..ops.news import is_failure
 from ..ops.results import Status
 from .wire import line
 
 log = logging.getLogger(__name__)
+
+_MAX_SIZE = 1 << 16
 
 
 class Notices:
@@ -50,14 +53,21 @@ class Notices:
         for name, text in texts.items():
             try:
                 self._write(self._directory / name, text)
-            except (OSError, ValueError) as error:
+            except (BootcdError, OSError, ValueError) as error:
                 log.warning("cannot write %s: %s", self._directory / name, error)
 
     @staticmethod
     def _write(path: Path, text: str) -> None:
-        if not text:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
-        elif not path.exists() or path.read_bytes() != text.encode():
-            path.with_name(f".{path.name}").write_bytes(text.encode())
-            path.with_name(f".{path.name}").replace(path)
+        data = text.encode()
+        if not data:
+            path.unlink(missing_ok=True)
+        elif _content(path) != data:  # or bootcd-staged.path would see news where there is none
+            files.atomic_write(path, data, durable=False)
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        with open(files.open_regular(os.fspath(path)), "rb") as file:
+            return file.read(_MAX_SIZE)
+    except (OSError, BootcdError):
+        return None

@@ -53,10 +53,8 @@ def hand_over(notices: Sequence[Notice], directory: Path, root: Path = Path("/")
     for notice in notices:
         # By the time since the boot, as long as the directory lives: a clock that is put back changes no order.
         name = f"{time.monotonic_ns():020}-{notice.kind}.json"
-        # Beside the directory first, since the path unit waits for anything to be in it.
-        hidden = directory.with_name(f".{name}")
-        hidden.write_text(json.dumps(to_json(notice)))
-        hidden.rename(directory / name)
+        # Which has a hidden name at first: the path unit does not count those.
+        files.atomic_write(directory / name, json.dumps(to_json(notice)).encode(), durable=False)
     for path in _files(directory)[:-MAX_WAITING]:
         path.unlink(missing_ok=True)
 
