@@ -2,8 +2,7 @@
 """Jobs: operations that run in worker processes, and the objects by which the bus sees them.
 
 At most one job changes something. A job belongs to nobody: when its caller leaves the bus it goes on, in the
-background. Its object stays for `LINGER` seconds after its end, since a client that was told its path asks for its
-properties, and some crash if they do not get them (GNOME Software 51).
+background. Its object stays for a while after its end.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from .bus import Bus
 from .exports import Call, Exported
 from .inhibit import DELAY, Inhibitor
 from .interfaces import JOB, ROOT
+from .lingering import Lingering
 from .metered import is_metered
 from .throttle import Throttle
 from .verbs import Arguments, Verb
@@ -34,9 +34,6 @@ from .worker import Done, Event, Failure, Note, Outcome, Request, Stage, Switch,
 
 log = logging.getLogger(__name__)
 
-LINGER = 30.0
-MAX_ENDED = 64
-"""Jobs that are over and still have an object; the oldest goes earlier than it should when there are more."""
 FAREWELL = 1.0
 """Seconds in which the caller of a job that reboots the machine can read how it went."""
 MAX_READERS = 4
@@ -214,7 +211,7 @@ class Jobs:
         self._ended = ended
         self._number = int(time.time() * 1000)  # so that a restarted daemon uses no path that a client still holds
         self._jobs: dict[str, Job] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._over = Lingering(self._forget)
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -298,7 +295,7 @@ class Jobs:
             log.exception("the end of job %d cannot be told", job.number)
         job.over.set()
         self._changed()
-        self._forget_later(job)
+        self._over.add(job)
         asyncio.get_running_loop().call_later(FAREWELL, farewell.release)
 
     async def _watch(self, job: Job) -> None:
@@ -306,17 +303,10 @@ class Jobs:
             await self._bus.vanished(job.starter.sender)
             job.abandon()
 
-    def _forget_later(self, job: Job) -> None:
-        self._timers[job.path] = asyncio.get_running_loop().call_later(LINGER, self._forget, job)
-        over = [one for one in self._jobs.values() if one.is_over]
-        for one in over[:-MAX_ENDED]:
-            self._forget(one)
-
     def _forget(self, job: Job) -> None:
-        if self._jobs.pop(job.path, None) is not None:
-            self._timers.pop(job.path).cancel()  # or it would keep the job
-            self._bus.remove(job.path)
-            self._changed()
+        del self._jobs[job.path]
+        self._bus.remove(job.path)
+        self._changed()
 
 
 def program_of(pid: int) -> str:

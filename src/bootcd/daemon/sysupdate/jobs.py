@@ -16,12 +16,10 @@ from ..bus import Bus
 from ..exports import Call, Exported
 from ..interfaces import SYSUPDATE_JOB, SYSUPDATE_ROOT
 from ..jobs import CANCELLED, Job
+from ..lingering import Lingering
 from . import errors
 from .requests import Kind
 
-LINGER = 30.0
-MAX_ENDED = 64
-"""Jobs that are over and still have an object."""
 _WORK = 95
 """Percent at which the last counted stage of a job ends; what comes after it is not counted."""
 
@@ -104,7 +102,7 @@ class Views:
         self._removed = removed
         self._number = int(time.time() * 1000)  # so that a restarted daemon uses no path that a client still holds
         self._views: dict[str, View] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._over = Lingering(self._forget)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def get(self, path: str) -> View | None:
@@ -131,8 +129,7 @@ class Views:
 
     def close(self) -> None:
         """Nobody listens any more."""
-        for timer in self._timers.values():
-            timer.cancel()
+        self._over.close()
         for task in self._tasks:
             task.cancel()
 
@@ -144,15 +141,11 @@ class Views:
         status = view.end()
         view.exported.flush()
         self._removed(view.number, view.path, status)
-        self._timers[view.path] = asyncio.get_running_loop().call_later(LINGER, self._forget, view)
-        over = [one for one in self._views.values() if one.is_over]
-        for one in over[:-MAX_ENDED]:
-            self._forget(one)
+        self._over.add(view)
 
     def _forget(self, view: View) -> None:
-        if self._views.pop(view.path, None) is not None:
-            self._timers.pop(view.path).cancel()
-            self._bus.remove(view.path)
+        del self._views[view.path]
+        self._bus.remove(view.path)
 
 
 def outcome(job: Job) -> str:
