@@ -171,8 +171,19 @@ def test_calls_are_answered_in_order(machine: Machine) -> None:
         client.send(f"{INTERFACE}.ListFeatures", HOST, oneway=True)
         client.send(f"{INTERFACE}.ListTargets", None, more=True)
         client.send("Do")
+        client.send(f"{INTERFACE}.ListTargets", upgrade=True)
+        client._socket.shutdown(socket.SHUT_WR)
         assert "targets" in client.reply()["parameters"], "and nothing to the first"
         assert client.reply()["error"].endswith("InterfaceNotFound")
+        assert client.reply()["error"].endswith("MethodNotImplemented"), "no other protocol begins"
+        assert client.is_disconnected()
+
+
+def test_a_call_may_come_in_pieces(machine: Machine) -> None:
+    with Client(machine.path) as client:
+        for byte in json.dumps({"method": f"{INTERFACE}.ListTargets"}).encode() + b"\0":
+            client.write(bytes((byte,)))
+        assert "targets" in client.reply()["parameters"]
 
 
 @pytest.mark.parametrize("data", [
@@ -214,3 +225,5 @@ def test_switched_off_there_is_nothing_behind_the_socket(tmp_path: Path) -> None
         with Client(machine.path) as client:
             assert client.call(f"{INTERFACE}.ListTargets") == "InterfaceNotFound"
             assert client.call("org.varlink.service.GetInfo")["interfaces"] == ["org.varlink.service"]
+        machine.daemon.terminate()
+        assert machine.path.is_socket(), "it is systemd's, which goes on listening"

@@ -4,9 +4,9 @@
     call    {"method": "io.systemd.SysUpdate.CheckNew", "parameters": {…}, "oneway": bool, "more": bool}
     reply   {"parameters": {…}}, or {"error": "org.varlink.service.InvalidParameter", "parameters": {…}}
 
-Calls of one connection are answered in order. No method of ours has several replies, so "more" gets one, the last. What
-a stranger can do is bounded: `MAX_CLIENTS` connections, `MAX_CALL` bytes in a call, `IDLE` seconds without one. Who
-sends what is no call is disconnected.
+Calls of one connection are answered in order. No method of ours has several replies, so "more" gets one, the last, and
+none goes on in another protocol, so "upgrade" gets an error. What a stranger can do is bounded: `MAX_CLIENTS`
+connections, `MAX_CALL` bytes in a call, `IDLE` seconds without one. Who sends what is no call is disconnected.
 """
 
 from __future__ import annotations
@@ -143,7 +143,10 @@ class Server:
 
     async def _answer(self, peer: Peer, call: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return {"parameters": dict(await self._method(call["method"])(peer, call.get("parameters") or {}))}
+            method = self._method(call["method"])
+            if call.get("upgrade"):
+                raise VarlinkError(f"{_SERVICE}.MethodNotImplemented", method=call["method"])
+            return {"parameters": dict(await method(peer, call.get("parameters") or {}))}
         except VarlinkError as error:
             return {"error": error.name, "parameters": error.parameters}
         except BootcdError as error:
