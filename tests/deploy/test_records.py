@@ -129,7 +129,7 @@ def test_one_bad_file_does_not_hide_the_others(tmp_path: Path) -> None:
     found, problems = store.load()
     assert list(found) == [ID]
     assert [Path(str(problem).split(":")[0]).name for problem in problems] == [
-        "damaged.json", "directory.json", "huge.json", "other.json"]
+        "damaged.json", "directory.json", "huge.json", "nowhere.json", "other.json"]
     store.remove(ID)
     store.remove(ID)
     assert store.load()[0] == {}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bootcd.errors import BootcdError, Busy, EspFull, PermissionDenied, ReadOnly, RootFull, Unsupported
+from bootcd.errors import BootcdError, Busy, EspFull, PermissionDenied, ReadOnly, RecordError, RootFull, Unsupported
 from bootcd.linux import files
 
 
@@ -148,6 +148,21 @@ def test_open_regular_refuses_others(tmp_path):
     os.symlink("fifo", tmp_path / "link")
     with pytest.raises(OSError, match="symbolic"):
         files.open_regular(str(tmp_path / "link"))
+
+
+def test_what_is_in_the_place_of_a_file_of_ours(tmp_path):
+    """Whatever it is, reading it ends."""
+    (tmp_path / "file").write_bytes(b"1234")
+    assert files.read_own(tmp_path / "file", 4) == b"1234"
+    with pytest.raises(RecordError, match="file: larger than 3 bytes"):
+        files.read_own(tmp_path / "file", 3)
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, "/dev/zero"):
+        with pytest.raises(RecordError, match=": no regular file"):
+            files.read_own(path, 4)
+    (tmp_path / "link").symlink_to("/dev/zero")
+    with pytest.raises(OSError, match="symbolic"):
+        files.read_own(tmp_path / "link", 4)
 
 
 CRASHER = """

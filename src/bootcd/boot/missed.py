@@ -13,6 +13,7 @@ from pathlib import Path
 from ..linux import files
 
 _MAX_ENTRIES = 1000
+_MAX_SIZE = 1 << 20
 
 
 class Missed:
@@ -39,6 +40,6 @@ class Missed:
     def _lines(self) -> list[str]:
         with files.translate(f"cannot read {self._path}"):
             try:
-                return self._path.read_text("ascii", "replace").split()
+                return files.read_own(self._path, _MAX_SIZE).decode("ascii", "replace").split()
             except FileNotFoundError:
                 return []

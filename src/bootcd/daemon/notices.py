@@ -67,7 +67,6 @@ class Notices:
 
 def _content(path: Path) -> bytes | None:
     try:
-        with open(files.open_regular(os.fspath(path)), "rb") as file:
-            return file.read(_MAX_SIZE)
+        return files.read_own(path, _MAX_SIZE)
     except (OSError, BootcdError):
         return None

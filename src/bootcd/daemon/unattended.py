@@ -346,8 +346,7 @@ class Unattended:
         if self._file is None:
             return
         try:
-            with open(files.open_regular(os.fspath(self._file)), "rb") as file:
-                document = json.loads(file.read(_MAX_SIZE))
+            document = json.loads(files.read_own(self._file, _MAX_SIZE))
             plan, dismissed = (_read(document.get(key)) for key in ("plan", "dismissed"))
             sure = plan is not None and document["plan"].get("sure") is True
         except (BootcdError, OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import RecordError
 from ..linux import files
 
 _DIGITS = 10
@@ -18,8 +19,8 @@ def last_generation(path: Path) -> int:
     """0 when none was noted, or what was noted makes no sense; records and entries then decide alone."""
     with files.translate(f"cannot read {path}"):
         try:
-            text = path.read_bytes()[: _DIGITS + 2].strip()
-        except FileNotFoundError:
+            text = files.read_own(path, _DIGITS + 2).strip()
+        except (FileNotFoundError, RecordError):
             return 0
     return int(text) if text.isdigit() and len(text) <= _DIGITS else 0
 

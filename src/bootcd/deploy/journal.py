@@ -21,6 +21,7 @@ from .plan import Action, Plan, Step
 from .records import is_id
 
 _SCHEMA = 1
+_MAX_SIZE = 1 << 24
 _SOURCE = re.compile(r"(?:inline:)?(?:[0-9a-f]{2})*")
 
 
@@ -108,7 +109,7 @@ class Journal:
         """The unfinished transaction, if there is one. Raises RecordError."""
         with files.translate(f"cannot read {self._path}"):
             try:
-                data = self._path.read_bytes()
+                data = files.read_own(self._path, _MAX_SIZE)
             except (FileNotFoundError, NotADirectoryError):
                 return None
         try:

@@ -257,11 +257,6 @@ def _check_generation(value: Any, where: str) -> None:
         raise RecordError(f"{where}: generation: expected a positive integer of ten digits at most")
 
 
-def _check_size(data: bytes, path: Path) -> None:
-    if len(data) > _MAX_SIZE:
-        raise RecordError(f"{path}: larger than {_MAX_SIZE} bytes")
-
-
 def _typed(value: Any, kind: type, where: str) -> Any:
     if type(value) is not kind:
         raise RecordError(f"{where}: expected {kind.__name__}")
@@ -287,13 +282,11 @@ class Records:
         for path in sorted(self._directory.glob("*.json")):
             try:
                 try:
-                    with path.open("rb") as file:
-                        data = file.read(_MAX_SIZE + 1)
+                    data = files.read_own(path, _MAX_SIZE)
                 except FileNotFoundError:
                     continue  # removed meanwhile
                 except OSError as error:
                     raise RecordError(f"{path}: {error.strerror}") from error
-                _check_size(data, path)
                 record = decode(data, str(path))
                 if record.id != path.stem:
                     raise RecordError(f"{path}: is about deployment {record.short_id}")
@@ -307,7 +300,8 @@ class Records:
         stop every command after this one."""
         data = encode(record)
         path = self._directory / f"{record.id}.json"
-        _check_size(data, path)
+        if len(data) > _MAX_SIZE:  # it could not be read again
+            raise RecordError(f"{path}: larger than {_MAX_SIZE} bytes")
         decode(data, str(path))
         self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         files.atomic_write(path, data)

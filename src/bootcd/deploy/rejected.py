@@ -17,6 +17,7 @@ from ..linux import files
 
 _SCHEMA = 1
 _MAX_ENTRIES = 100
+_MAX_SIZE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Rejected:
         """All rejections by manifest digest. Raises RecordError."""
         with files.translate(f"cannot read {self._path}"):
             try:
-                text = self._path.read_text("utf-8", "replace")
+                text = files.read_own(self._path, _MAX_SIZE).decode("utf-8", "replace")
             except FileNotFoundError:
                 return {}
         try:

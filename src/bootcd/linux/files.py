@@ -30,7 +30,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ..errors import BootcdError, Busy, NoSpace, NotFound, PermissionDenied, ReadOnly, RootFull, Unsupported
+from ..errors import (
+    BootcdError,
+    Busy,
+    NoSpace,
+    NotFound,
+    PermissionDenied,
+    ReadOnly,
+    RecordError,
+    RootFull,
+    Unsupported,
+)
 
 FICLONE = 0x40049409
 _COPY_CHUNK = 1 << 20
@@ -403,3 +413,17 @@ def open_regular(name: str | bytes, dir_fd: int | None = None, *, follow: bool =
         os.close(fd)
         raise Unsupported(f"{os.fsdecode(name)} is no regular file")
     return fd
+
+
+def read_own(path: str | os.PathLike[str], limit: int) -> bytes:
+    """The content of a file that only we write. Raises OSError, and RecordError when something else is in its place:
+    no regular file, or one of more than `limit` bytes."""
+    try:
+        fd = open_regular(os.fspath(path))
+    except Unsupported as error:
+        raise RecordError(f"{os.fspath(path)}: no regular file") from error
+    with open(fd, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise RecordError(f"{os.fspath(path)}: larger than {limit} bytes")
+    return data

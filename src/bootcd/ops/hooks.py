@@ -91,12 +91,9 @@ def _take(path: Path) -> Notice:
     """Read a file and remove it, before anything is done by it: whatever happens then, it is not done for ever. Raises
     OSError, ValueError, BootcdError."""
     try:
-        with open(files.open_regular(os.fspath(path)), "rb") as file:
-            data = file.read(_MAX_SIZE + 1)
+        data = files.read_own(path, _MAX_SIZE)
     finally:
         path.unlink()
-    if len(data) > _MAX_SIZE:
-        raise FormatError("it is too large")
     notice = from_json(Notice, json.loads(data))
     if not all(text.isprintable() for text in (notice.kind, notice.message, *notice.facts, *notice.facts.values())):
         raise FormatError("a fact is no printable line")

@@ -15,7 +15,6 @@ import contextlib
 import datetime
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -214,14 +213,12 @@ def _save(path: Path, document: dict[str, Any]) -> None:
 def _load(path: Path) -> dict[str, Any] | None:
     with files.translate(f"cannot read {path}"):
         try:
-            descriptor = files.open_regular(os.fspath(path))
+            data = files.read_own(path, _MAX_SIZE)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        with open(descriptor, "rb") as file:
-            data = file.read(_MAX_SIZE + 1)
+        except RecordError as error:
+            raise RecordError(str(error), advice=_ADVICE) from error
     try:
-        if len(data) > _MAX_SIZE:
-            raise ValueError("too large")
         document = json.loads(data)
         if not isinstance(document, dict):
             raise ValueError("no object")
