@@ -100,6 +100,14 @@ def test_nonsense_is_not_known(bus: SystemBus) -> None:
         logind.tell("AddMethod", "sssss", logind.interface, "ListInhibitors", "", "as", 'ret = ["x"]')
         logind.tell("AddMethod", "sssss", logind.interface, "ListSessions", "", "s", 'ret = "x"')
         assert gather(bus) == Surroundings()
+        logind.tell("AddMethod", "sssss", logind.interface, "ListInhibitors", "", "a(issuuu)",
+                    'ret = [(1, "a", "b", 2, 0, 1)]')
+        assert gather(bus).locks == ()
+        logind.tell("AddMethod", "sssss", logind.interface, "ListInhibitors", "", "a(ssssuu)",
+                    'ret = [("shutdown", "me\\n\\x1b[31m" + "e" * 10000, "", "block", 1000, 1)]')
+        (lock,) = gather(bus).locks or ()
+        assert lock.who.isprintable()
+        assert len(lock.who) <= 200
 
 
 def test_nobody_is_waited_for(bus: SystemBus, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from ..ops.rules import Lock, Surroundings, User
 from .bus import Bus
 from .exports import BusError
 from .metered import metered
+from .wire import line
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -30,6 +31,7 @@ MAX_SESSIONS = 32
 """Sessions that are looked at; more are people enough."""
 LOGIND = ("org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager")
 
+_SHOWN = 200
 _PROPERTIES = "org.freedesktop.DBus.Properties"
 _UPOWER = "org.freedesktop.UPower"
 _PROFILES = (
@@ -120,10 +122,11 @@ async def _session(bus: Bus, path: str) -> User | None:
 
 
 async def _locks(bus: Bus) -> tuple[Lock, ...]:
-    """Who holds a shutdown back altogether; a delay is no refusal."""
+    """Who holds a shutdown back altogether; a delay is no refusal. The words are those of any local user."""
     (inhibitors,) = await bus.call(*LOGIND, "ListInhibitors", timeout=PATIENCE, start=False)
-    return tuple(Lock(str(who), str(why)) for what, who, why, mode, _, pid in inhibitors
-                 if "shutdown" in what.split(":") and mode.startswith("block") and pid != os.getpid())
+    return tuple(Lock(line(str(who)[:_SHOWN]) or "Somebody", line(str(why)[:_SHOWN]))
+                 for what, who, why, mode, _, pid in inhibitors
+                 if "shutdown" in str(what).split(":") and str(mode).startswith("block") and pid != os.getpid())
 
 
 async def _get(bus: Bus, name: str, path: str, interface: str, prop: str) -> Any:
