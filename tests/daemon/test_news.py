@@ -23,8 +23,8 @@ from bootcd.layout import Sysroot
 from bootcd.model import SilentProgress
 from bootcd.ops.direct import DirectHost
 from bootcd.ops.last import load_told, save_told
-from bootcd.ops.news import Told
-from bootcd.ops.results import Status
+from bootcd.ops.news import Told, VerbResult
+from bootcd.ops.results import LastResult, Status
 from cli.test_monitor import listens
 from kit import bus as bus_kit
 from kit.machine import until
@@ -91,6 +91,18 @@ def test_a_hook_finds_words_on_one_line(place: Place) -> None:
     place.show(replace(BOOTED, deployments=(odd,)))
     (file,) = (place.run / "notices").iterdir()
     assert json.loads(file.read_text())["facts"]["image-version"] == "1 2 [31m"
+
+
+def test_a_result_from_a_clock_that_was_years_ahead_does_not_stay_the_last(place: Place) -> None:
+    save_told(place.sysroot, Told(booted=BOOTED.deployments[0].id, results=(
+        VerbResult("pin", True, "2026-01-01T00:00:00+00:00"),
+        VerbResult("upgrade", True, "2100-01-01T00:00:00+00:00"))))
+    failed = LastResult("upgrade", "failed", "org.bootcd1.Error.RootFull", "no room", "", "",
+                        "2026-01-02T00:00:00+00:00", "timer")
+    place.show(replace(BOOTED, last=failed))
+    told = load_told(place.sysroot)
+    assert told is not None
+    assert [(one.verb, one.success) for one in told.results] == [("pin", True), ("upgrade", False)]
 
 
 def test_what_cannot_be_written_is_told_all_the_same(place: Place) -> None:

@@ -163,7 +163,12 @@ def load_update(machine: Machine) -> tuple[CheckResult | None, str]:
 def load_told(sysroot: Sysroot) -> Told | None:
     """What was told; None when nothing is known. Raises RecordError, or BootcdError."""
     document = _load(sysroot.told)
-    return _parsed(sysroot.told, Told, document) if document is not None else None
+    if document is None:
+        return None
+    told = _parsed(sysroot.told, Told, document)
+    # A result of the future was told before the clock was put back, and would be the last one until then.
+    present = now()
+    return replace(told, results=tuple(result for result in told.results if result.time <= present))
 
 
 def save_told(sysroot: Sysroot, told: Told) -> None:
