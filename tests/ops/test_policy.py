@@ -160,6 +160,14 @@ def test_a_machine_that_missed_its_moment_checks_soon_after_it_has_started_but_n
     assert allowed(known, rules(), "check", NOW + minutes * MINUTE)
 
 
+def test_whether_it_hurries_is_settled_when_it_starts() -> None:
+    """And not by the three days that are over while it waits: the moment that was told would not be the first."""
+    known = seeing(facts(update_time=(NOW - timedelta(days=3) + 20 * MINUTE).isoformat()), booted=NOW)
+    chance = datetime.fromisoformat(refusal("check", known).next)
+    assert chance > NOW + 30 * MINUTE
+    assert not allowed(known, rules(), "check", NOW + 30 * MINUTE)
+
+
 def test_a_machine_that_never_asked_does_so() -> None:
     assert agreement("interval", "check", facts(update_time="")) == (
         "The source was never asked, so it is time to ask.")

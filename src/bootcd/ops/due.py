@@ -14,7 +14,7 @@ from .times import moment
 BOOT_SPREAD = timedelta(hours=1)
 """In so much time, those machines ask that missed their moment because they were off."""
 LONG_AGO = timedelta(days=3)
-"""A machine that has not asked for so long hurries: it may be on for only a short time each day."""
+"""A machine that had not asked for so long when it started hurries: it may be on for only a short time each day."""
 
 
 def due(facts: Facts, rules: Rules, step: str, now: datetime) -> Verdict:
@@ -34,7 +34,7 @@ def _check_due(facts: Facts, rules: Rules, now: datetime) -> Verdict:
                        "again.")
     ready = now if last is None else _slot(facts, interval, last + interval / 2)
     if booted is not None and (last is None or ready < booted):
-        spread = min(BOOT_SPREAD, interval / 6) / (6 if last is None or now - last > LONG_AGO else 1)
+        spread = min(BOOT_SPREAD, interval / 6) / (6 if last is None or booted - last > LONG_AGO else 1)
         ready = booted + spread * rollout.fraction(facts.around.machine_id, "boot")
     asked = f"was asked at {shown(last, rules)}" if last is not None else "was never asked"
     if ready <= now:
