@@ -21,7 +21,7 @@ import pytest
 
 from bootcd.config import Config
 from bootcd.daemon import unattended
-from bootcd.daemon.bus import Bus, Call
+from bootcd.daemon.bus import Bus, BusError, Call
 from bootcd.daemon.jobs import Settings
 from bootcd.daemon.unattended import Unattended
 from bootcd.daemon.verbs import VERBS
@@ -317,6 +317,46 @@ def test_one_that_ends_in_the_middle_of_planning_leaves_the_reboot_to_the_next(
                         if not gate.allows]
             assert refusing == (["tried", "users"] if known else ["tried"])
             scene.unattended.close()
+
+    play(bus, tmp_path, work)
+
+
+def test_one_that_logind_plans_without_saying_so_is_taken_back(
+        bus: SystemBus, logind: Logind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(scene: Scene) -> None:
+        scene.stage()
+        ask = scene.unattended._logind
+
+        async def in_vain(member: str, signature: str, *arguments: Any) -> None:
+            await ask(member, signature, *arguments)
+            if member == "ScheduleShutdown":
+                assert logind.planned is not None
+                raise BusError("org.freedesktop.DBus.Error.NoReply", "no answer in time")
+
+        monkeypatch.setattr(scene.unattended, "_logind", in_vain)
+        with pytest.raises(RebootRefused, match="no answer in time"):
+            await scene.unattended._reboot()
+        assert logind.planned is None
+        assert (await scene.unattended.report()).reboot_time == ""
+
+    play(bus, tmp_path, work)
+
+
+def test_a_person_may_cancel_it_while_it_is_being_planned(
+        bus: SystemBus, logind: Logind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(scene: Scene) -> None:
+        scene.stage()
+        ask = scene.unattended._logind
+
+        async def slowly(member: str, signature: str, *arguments: Any) -> None:
+            if member == "ScheduleShutdown":
+                assert await scene.unattended.cancel(CALL) == [True]
+            await ask(member, signature, *arguments)
+
+        monkeypatch.setattr(scene.unattended, "_logind", slowly)
+        assert await scene.unattended._reboot() == "Somebody has cancelled the reboot."
+        assert logind.planned is None
+        assert (await scene.unattended.report()).reboot_time == ""
 
     play(bus, tmp_path, work)
 

@@ -230,18 +230,18 @@ class Unattended:
             await self._logind("SetWallMessage", "sb", f"The operating system reboots at {wall:%H:%M} into version "
                                f"{version}. 'bootcctl policy cancel-reboot' puts it off.", True)
             await self._logind("ScheduleShutdown", "st", "reboot", int(plan.time.timestamp()) * 1_000_000)
+            if self._plan is not plan:
+                await self._take_back(plan, "somebody has cancelled it meanwhile")
+                return "Somebody has cancelled the reboot."
+            self._plan = replace(plan, sure=True)
+            self._save()
         except BusError as error:
             await self._take_back(plan, f"logind does not plan it: {error}")
-            if self._plan is plan:  # it does not even answer, and may have planned it all the same
-                self._begin_watch()
             raise RebootRefused(f"logind does not plan a reboot: {error}") from error
-        if self._plan is not plan:
-            await self._take_back(plan, "somebody has cancelled it meanwhile")
-            return "Somebody has cancelled the reboot."
+        finally:  # logind may not even answer, and have planned it all the same
+            if self._plan is not None:
+                self._begin_watch()
         log.info("The machine reboots at %s into version %s.", iso(plan.time), version)
-        self._plan = replace(plan, sure=True)
-        self._save()
-        self._begin_watch()
         return f"The machine reboots at {wall:%H:%M} into version {version}."
 
     def _begin_watch(self) -> None:
