@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from ..errors import PeError
 from . import der
-from .der import Element
+from .der import DerError, Element
 
 _SIGNED_DATA = bytes.fromhex("2a864886f70d010702")
 _INDIRECT_DATA = bytes.fromhex("2b060104018237020104")
@@ -41,8 +41,9 @@ _X509 = UUID("a5c059a1-94e4-4aa7-87b5-ab155c2bf072")
 _SHA256 = UUID("c1c41626-504c-4092-aca9-41f936934328")
 _LIST = struct.Struct("<16sIII")
 _OWNER = 16
-_UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion)
-"""What cryptography raises for certificates that make no sense to it."""
+_UNREADABLE = (ValueError, TypeError, KeyError, UnsupportedAlgorithm, x509.InvalidVersion)
+"""What cryptography raises for certificates that make no sense to it: KeyError is for names of unknown string types, in
+Debian 12."""
 _MAX_CHAIN = 8
 
 
@@ -63,6 +64,8 @@ class Signature:
             return cls._parse(pkcs7)
         except InvalidSignature:
             raise PeError("the signature was not made by the key that it names") from None
+        except DerError as error:
+            raise PeError(f"the signature is malformed: {error}") from None
         except _UNREADABLE as error:
             raise PeError(f"the signature cannot be checked: {error}") from None
 
