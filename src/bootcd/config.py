@@ -79,6 +79,8 @@ class Config:
     """Directory that says where signatures are, instead of /etc/containers/registries.d."""
     trust_bundles: tuple[str, ...] = ()
     """Names of images, repositories or what they are in whose signatures need not say what the image is called."""
+    trust_timestamp_ca_file: str = ""
+    """PEM file with the authorities whose time stamps of signatures count; empty for none."""
     registry_insecure: tuple[str, ...] = ()
     """Hosts (host or host:port) that may be asked over plain HTTP or with an unverified certificate."""
     update_automatic: str = "stage"

@@ -22,18 +22,22 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from bootcd.cli.main import main
 from bootcd.cli.text import printable
 from bootcd.model import Platform
 from bootcd.ops.pull import options_for
+from kit.artifacts import ArtifactBuilder, serve_list
 from kit.images import ImageBuilder, IndexBuilder
 from kit.pulling import LAYERS, SECRET, auth_file, serve_image
 from kit.push import push
 from kit.registry_server import PASSWORD, USER, RegistryServer, available
 from kit.scripted_server import Reply, ScriptedServer, Seen
-from kit.signing import Signatures, key_signature, write_key
+from kit.signing import BUNDLE, EMAIL, ISSUER, Fulcio, Signatures, key_signature, statement, write_key
+from kit.timestamping import TimeAuthority
 from kit.tls import DAY, Authority
+from kit.transparency import TiledLog
 
 IMAGE = ImageBuilder(LAYERS[:1])
 OTHER = Platform("linux", "s390x")
@@ -568,6 +572,29 @@ def test_signatures(doctor: Doctor, server: ScriptedServer) -> None:
     assert found["policy"]["facts"]["accepted"] == "yes"
     Path(key).unlink()
     assert "cannot be read" in says(doctor(reference, "--offline", status=5)["policy"])
+
+
+def test_a_log_that_proves_and_a_time_stamp(doctor: Doctor, server: ScriptedServer) -> None:
+    log, clock, fulcio = TiledLog(), TimeAuthority(), Fulcio()
+    authority = doctor.file("ca.pem", (fulcio.pem() + fulcio.middle.public_bytes(Encoding.PEM)).decode())
+    times = doctor.file("times.pem", clock.pem().decode())
+    key = write_key(log.key, doctor.directory / "log.pub")
+    doctor.policy({"type": "sigstoreSigned", "rekorPublicKeyPath": key, "fulcio": {
+        "caPath": str(authority), "oidcIssuer": ISSUER, "subjectEmail": EMAIL}})
+    doctor.setting("trust", "bundles", [server.host])
+    made = fulcio.bundle(statement(IMAGE.manifest_digest), log, stamps=[clock.stamp])
+    serve_list(server, IMAGE, ArtifactBuilder(IMAGE, BUNDLE, [(BUNDLE, json.dumps(made).encode(), {})]))
+    said = says(doctor(f"{server.host}/os:1", status=16)["policy"])
+    assert "its time stamp does not count: [trust] timestamp-ca-file in bootcd.toml names nobody" in said
+    doctor.setting("trust", "timestamp-ca-file", times)
+    found = doctor(f"{server.host}/os:1", status=0)
+    assert f"time stamps count whose authority is in {times}" in says(found["policy"])
+    assert found["policy"]["facts"]["signed-by"] == (
+        f"{EMAIL} by {ISSUER}, logged as entry 5 of log.example, with the key of {key}, time stamped "
+        "2023-11-14T22:13:20+00:00 by clock.example")
+    times.unlink()
+    found = doctor(f"{server.host}/os:1", status=5)
+    assert "times.pem: what signatures are verified with cannot be read" in says(found["policy"])
 
 
 def test_signatures_behind_a_mirror_that_nobody_listens_at(doctor: Doctor, server: ScriptedServer) -> None:

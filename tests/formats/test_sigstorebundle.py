@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootcd.errors import SignatureError
-from bootcd.formats.sigstorebundle import MAX_BUNDLE, MAX_ENTRIES, parse_bundle, parse_statement
+from bootcd.formats.sigstorebundle import MAX_BUNDLE, MAX_ENTRIES, MAX_STAMPS, parse_bundle, parse_statement
 from kit.signing import NOW, Fulcio, Rekor, bundle, enclosed, pem, statement
 
 DIGEST = "sha256:67ec566a654ff337bbee5b2963c39397bd0f252fa5261ebde05bb79e6187d5a1"
@@ -51,7 +51,9 @@ def test_what_cosign_writes() -> None:
 
 def test_what_a_log_says_of_it() -> None:
     (entry,) = parse_bundle(json.dumps(GOOD).encode()).logged()
-    assert (entry.time, entry.key, entry.of_payload) == (NOW, pem(KEY), True)
+    assert (entry.body.key, entry.body.of_payload, entry.proof) == (pem(KEY), True, None)
+    assert entry.promise is not None
+    assert entry.promise.time == NOW
 
 
 def test_with_a_certificate() -> None:
@@ -74,6 +76,11 @@ def entry(document: Any) -> Any:
     (lambda top: top["dsseEnvelope"].update(signatures=top["dsseEnvelope"]["signatures"] * 2), "there are 2"),
     (lambda top: top["dsseEnvelope"].update(payload="?"), "payload: is not base64"),
     (lambda top: top["verificationMaterial"].update(tlogEntries=[entry(top)] * (MAX_ENTRIES + 1)), "more than 8"),
+    (lambda top: top["verificationMaterial"].update(timestampVerificationData={"more": []}), "unknown key 'more'"),
+    (lambda top: top["verificationMaterial"].update(timestampVerificationData={
+        "rfc3161Timestamps": [{"signedTimestamp": ""}] * (MAX_STAMPS + 1)}), "there are 9, more than 8"),
+    (lambda top: top["verificationMaterial"].update(timestampVerificationData={
+        "rfc3161Timestamps": [{"signedTimestamp": "?"}]}), "signedTimestamp: is not base64"),
 ])
 def test_what_is_no_bundle(change: Callable[[Any], object], says: str) -> None:
     with pytest.raises(SignatureError, match=says.replace("?", "\\?")):
@@ -81,11 +88,13 @@ def test_what_is_no_bundle(change: Callable[[Any], object], says: str) -> None:
 
 
 @pytest.mark.parametrize(("change", "says"), [
-    (lambda top: entry(top).pop("inclusionPromise"), r"inclusionPromise: is missing: .*Rekor 1"),
+    (lambda top: entry(top).pop("inclusionPromise"), "neither a promise of the log nor a proof"),
+    (lambda top: entry(top).update(more=1), "unknown key 'more'"),
+    (lambda top: entry(top).update(integratedTime="253402300800"), "gives 253402300800 as the time"),
     (lambda top: entry(top).update(integratedTime=5), "integratedTime: expected a string"),
     (lambda top: entry(top).update(logIndex="-5"), "logIndex: expected a number in a string"),
     (lambda top: entry(top).update(canonicalizedBody=base64.b64encode(
-        b'{"apiVersion": "0.0.2", "kind": "dsse", "spec": {}}').decode()), "only hashedrekord 0.0.1 and dsse 0.0.1"),
+        b'{"apiVersion": "0.0.3", "kind": "dsse", "spec": {}}').decode()), r'"dsse 0\.0\.3" is not supported'),
     (lambda top: entry(top).update(canonicalizedBody=base64.b64encode(
         b'{"apiVersion": "0.0.1", "kind": "dsse", "spec": {"payloadHash": {}, "signatures": []}}').decode()),
      "there are 0, expected one"),

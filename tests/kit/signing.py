@@ -12,11 +12,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -90,15 +90,24 @@ def enclosed(payload: bytes) -> bytes:
     return f"DSSEv1 {len(IN_TOTO)} {IN_TOTO} {len(payload)} ".encode() + payload
 
 
-def bundle(key: PrivateKey, payload: bytes, rekor: Rekor | None = None) -> dict[str, Any]:
+class Log(Protocol):
+    """What makes entries for bundles: `Rekor`, or a log of `transparency`."""
+
+    def entry(self, payload: bytes, signature: bytes, by: bytes) -> dict[str, Any]: ...
+
+
+def bundle(key: PrivateKey, payload: bytes, rekor: Log | None = None) -> dict[str, Any]:
     """A bundle of sigstore, by a key."""
     made = sign(key, enclosed(payload))
     return _bundle(payload, made, {"publicKey": {"hint": "of no use"}},
                    [rekor.entry(payload, made, pem(key))] if rekor is not None else [])
 
 
-def _bundle(payload: bytes, made: bytes, by: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"mediaType": BUNDLE, "verificationMaterial": by | ({"tlogEntries": entries} if entries else {}),
+def _bundle(payload: bytes, made: bytes, by: dict[str, Any], entries: list[dict[str, Any]],
+            stamps: Sequence[bytes] = ()) -> dict[str, Any]:
+    given = [{"signedTimestamp": base64.b64encode(stamp).decode()} for stamp in stamps]
+    return {"mediaType": BUNDLE, "verificationMaterial": by | ({"tlogEntries": entries} if entries else {}) | (
+                {"timestampVerificationData": {"rfc3161Timestamps": given}} if given else {}),
             "dsseEnvelope": {"payload": base64.b64encode(payload).decode(), "payloadType": IN_TOTO,
                              "signatures": [{"sig": base64.b64encode(made).decode()}]}}
 
@@ -121,13 +130,13 @@ class Rekor:
         promise = sign(self.key, json.dumps(entry, separators=(",", ":")).encode())
         return json.dumps({"SignedEntryTimestamp": base64.b64encode(promise).decode(), "Payload": entry})
 
-    def entry(self, payload: bytes, signature: bytes, key: bytes, time: int = NOW) -> dict[str, Any]:
+    def entry(self, payload: bytes, signature: bytes, by: bytes, time: int = NOW) -> dict[str, Any]:
         """For a bundle of sigstore."""
         body = base64.b64encode(json.dumps({"apiVersion": "0.0.1", "kind": "dsse", "spec": {
             "envelopeHash": {"algorithm": "sha256", "value": "0" * 64},
             "payloadHash": {"algorithm": "sha256", "value": hashlib.sha256(payload).hexdigest()},
             "signatures": [{"signature": base64.b64encode(signature).decode(),
-                            "verifier": base64.b64encode(key).decode()}]}}).encode()).decode()
+                            "verifier": base64.b64encode(by).decode()}]}}).encode()).decode()
         log = hashlib.sha256(self.key.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)).digest()
         promise = sign(self.key, json.dumps({"body": body, "integratedTime": time, "logID": log.hex(),
@@ -141,10 +150,11 @@ class Rekor:
 class Fulcio:
     """An authority, with one between it and what it issues."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: int = NOW) -> None:
+        self._now = now
         self._key, self._middle_key = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
-        self.root = _certificate("root", self._key, "root", self._key, ca=1, minutes=10**6)
-        self.middle = _certificate("middle", self._middle_key, "root", self._key, ca=0, minutes=10**5)
+        self.root = certificate("root", self._key, "root", self._key, ca=1, minutes=10**6, now=now)
+        self.middle = certificate("middle", self._middle_key, "root", self._key, ca=0, minutes=10**5, now=now)
 
     def pem(self) -> bytes:
         return self.root.public_bytes(serialization.Encoding.PEM)
@@ -154,28 +164,34 @@ class Fulcio:
                   more: Sequence[tuple[x509.ExtensionType, bool]] = ()) -> Signature:
         """By somebody who logged in as `email` at `issuer`; seen by the log at `time`."""
         key, leaf = self._leaf(email, issuer, usage, more)
-        certificate = leaf.public_bytes(serialization.Encoding.PEM)
+        own = leaf.public_bytes(serialization.Encoding.PEM)
         data = payload(digest, name)
         made = sign(key, data)
         return Signature(data, {
             "dev.cosignproject.cosign/signature": base64.b64encode(made).decode(),
-            "dev.sigstore.cosign/certificate": certificate.decode(),
+            "dev.sigstore.cosign/certificate": own.decode(),
             "dev.sigstore.cosign/chain": self.middle.public_bytes(serialization.Encoding.PEM).decode(),
-            "dev.sigstore.cosign/bundle": rekor.bundle(data, made, certificate, time)})
+            "dev.sigstore.cosign/bundle": rekor.bundle(data, made, own, time)})
 
-    def bundle(self, payload: bytes, rekor: Rekor, *, email: str = EMAIL, issuer: str = ISSUER) -> dict[str, Any]:
-        """The same as a bundle of sigstore."""
+    def bundle(self, payload: bytes, *logs: Log, email: str = EMAIL, issuer: str = ISSUER,
+               stamps: Sequence[Callable[[bytes], bytes]] = ()) -> dict[str, Any]:
+        """The same as a bundle of sigstore. `stamps` make time stamps of the signature."""
         key, leaf = self._leaf(email, issuer, ExtendedKeyUsageOID.CODE_SIGNING, ())
         made = sign(key, enclosed(payload))
-        entry = rekor.entry(payload, made, leaf.public_bytes(serialization.Encoding.PEM))
+        entries = [log.entry(payload, made, leaf.public_bytes(serialization.Encoding.PEM)) for log in logs]
         der = leaf.public_bytes(serialization.Encoding.DER)
-        return _bundle(payload, made, {"certificate": {"rawBytes": base64.b64encode(der).decode()}}, [entry])
+        return _bundle(payload, made, {"certificate": {"rawBytes": base64.b64encode(der).decode()}}, entries,
+                       [stamp(made) for stamp in stamps])
+
+    def leaf(self, email: str = EMAIL) -> x509.Certificate:
+        """A certificate for somebody who logged in."""
+        return self._leaf(email, ISSUER, ExtendedKeyUsageOID.CODE_SIGNING, ())[1]
 
     def _leaf(self, email: str, issuer: str, usage: x509.ObjectIdentifier,
               more: Sequence[tuple[x509.ExtensionType, bool]]) -> tuple[PrivateKey, x509.Certificate]:
         key = ec.generate_private_key(ec.SECP256R1())
         raw = issuer.encode()
-        return key, _certificate("leaf", key, "middle", self._middle_key, minutes=10, extensions=[
+        return key, certificate("leaf", key, "middle", self._middle_key, minutes=10, now=self._now, extensions=[
             (x509.ExtendedKeyUsage([usage]), False),
             (x509.SubjectAlternativeName([x509.RFC822Name(email)]), True),
             (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1"), raw), False),
@@ -183,11 +199,11 @@ class Fulcio:
                                         bytes([0x0C, len(raw)]) + raw), False), *more])
 
 
-def _certificate(name: str, key: PrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *,
-                 ca: int | None = None, minutes: int,
-                 extensions: Sequence[tuple[x509.ExtensionType, bool]] = ()) -> x509.Certificate:
-    """`ca` is how many authorities may be below this one; None when it is none."""
-    start = datetime.fromtimestamp(NOW, UTC)
+def certificate(name: str, key: PrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *,
+                ca: int | None = None, minutes: int, now: int = NOW,
+                extensions: Sequence[tuple[x509.ExtensionType, bool]] = ()) -> x509.Certificate:
+    """Valid for some minutes from `now`. `ca` is how many authorities may be below this one; None when it is none."""
+    start = datetime.fromtimestamp(now, UTC)
     builder = x509.CertificateBuilder(
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]),
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key(),

@@ -3,78 +3,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from bootcd.errors import OciError, SourceUnreachable
-from bootcd.model import ImageReference
-from bootcd.registry import trust
-from bootcd.registry.judgement import Judgement
-from bootcd.registry.opening import open_source
-from kit.artifacts import ArtifactBuilder, serve, serve_list
+from kit.artifacts import ArtifactBuilder, serve
 from kit.images import sha256, to_json
-from kit.pulling import AMD64, FAST, IMAGE, serve_image
+from kit.judge import FULCIO, KEY, REKOR, Judge
+from kit.pulling import IMAGE, serve_image
 from kit.scripted_server import Reply, ScriptedServer
 from kit.signing import (
     BUNDLE,
     EMAIL,
     ISSUER,
-    Fulcio,
-    Rekor,
     Signatures,
     bundle,
     key_signature,
     statement,
-    write_key,
 )
 
-KEY, OTHER = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-REKOR, FULCIO = Rekor(), Fulcio()
+OTHER = ec.generate_private_key(ec.SECP256R1())
 DIGEST = IMAGE.manifest_digest
 SIGNED = bundle(KEY, statement(DIGEST))
-
-
-class Judge:
-    """A server with the image, and a policy about it."""
-
-    def __init__(self, server: ScriptedServer, directory: Path) -> None:
-        self.server = server
-        self.directory = directory
-
-    def attach(self, *found: Any) -> None:
-        serve_list(self.server, IMAGE, *(ArtifactBuilder(IMAGE, BUNDLE, [
-            (BUNDLE, one if isinstance(one, bytes) else to_json(one), {})]) for one in found))
-
-    def __call__(self, bundles: tuple[str, ...] | None = None, **more: Any) -> Judgement:
-        """By the key of the policy, unless told otherwise; where bundles count, unless told otherwise."""
-        requirement = {"type": "sigstoreSigned", **(more or {"keyPath": write_key(KEY, self.directory / "key.pub")})}
-        policy = self.directory / "policy.json"
-        policy.write_text(json.dumps({"default": [requirement]}))
-        source = open_source(ImageReference.parse(f"{self.server.host}/os:1"), FAST)
-        try:
-            loaded = trust.load(str(policy), str(self.directory), (f"{self.server.host}/os",) if bundles is None
-                                else bundles)
-            return trust.judge(loaded, source, source.manifest(AMD64))
-        finally:
-            source.close()
-
-    def reasons(self, **more: Any) -> str:
-        judgement = self(**more)
-        assert not judgement.accepted
-        return "; ".join(finding.reason for outcome in judgement.outcomes for finding in outcome.findings)
-
-    def keyless(self, **changes: str) -> dict[str, Any]:
-        """Such a bundle brings nothing that is between a certificate and the root: the policy has to know it."""
-        authority = self.directory / "ca.pem"
-        authority.write_bytes(FULCIO.pem() + FULCIO.middle.public_bytes(serialization.Encoding.PEM))
-        return {"rekorPublicKeyPath": write_key(REKOR.key, self.directory / "rekor.pub"),
-                "fulcio": {"caPath": str(authority), "oidcIssuer": ISSUER, "subjectEmail": EMAIL, **changes}}
 
 
 @pytest.fixture
@@ -96,14 +50,14 @@ def test_by_a_key(judge: Judge) -> None:
 
 def test_by_somebody_who_logged_in(judge: Judge) -> None:
     judge.attach(FULCIO.bundle(statement(DIGEST), REKOR))
-    assert judge(**judge.keyless()).signers == (f"{EMAIL} by {ISSUER}, logged 2023-11-14T22:13:20+00:00",)
+    assert judge(**judge.keyless()).signers == (
+        f"{EMAIL} by {ISSUER}, logged 2023-11-14T22:13:20+00:00 in a log with the key of {judge.directory}/log-0.pub",)
     assert "not for other@example.com" in judge.reasons(**judge.keyless(subjectEmail="other@example.com"))
 
 
 def test_by_a_key_and_logged(judge: Judge) -> None:
     judge.attach(bundle(KEY, statement(DIGEST), REKOR))
-    logged = {"keyPath": write_key(KEY, judge.directory / "key.pub"),
-              "rekorPublicKeyPath": write_key(REKOR.key, judge.directory / "rekor.pub")}
+    logged = judge.keyed(REKOR)
     assert ", logged 2023-11-14T22:13:20" in judge(**logged).signers[0]
     judge.attach(SIGNED)
     assert "no log says anything of it" in judge.reasons(**logged)

@@ -193,7 +193,8 @@ def test_an_identity_counts_by_its_certificate_and_the_log(images: Images) -> No
     images.attach(FULCIO.signature(images.digest, images.image, REKOR))
     judgement = images.judge(images.keyless())
     assert judgement.accepted
-    assert judgement.signers == (f"{EMAIL} by {ISSUER}, logged 2023-11-14T22:13:20+00:00",)
+    assert judgement.signers == (
+        f"{EMAIL} by {ISSUER}, logged 2023-11-14T22:13:20+00:00 in a log with the key of {images.directory}/rekor.pub",)
 
 
 UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")

@@ -98,10 +98,11 @@ class JsonObject:
 
     def decoded(self, key: str) -> bytes:
         """Bytes that are written in base64."""
-        try:
-            return base64.b64decode(self.string(key), validate=True)
-        except (binascii.Error, ValueError):
-            raise self.error(key, "is not base64") from None
+        return self._decoded(key, self.string(key))
+
+    def decoded_list(self, key: str) -> tuple[bytes, ...]:
+        """A list of such; absent is empty."""
+        return tuple(self._decoded(f"{key}[{i}]", text) for i, text in enumerate(self.string_list(key)))
 
     def integer(self, key: str) -> int:
         value = self.value.get(key)
@@ -154,6 +155,12 @@ class JsonObject:
         if not isinstance(value, list):
             raise self.error(key, "expected an array")
         return value
+
+    def _decoded(self, key: str, text: str) -> bytes:
+        try:
+            return base64.b64decode(text, validate=True)
+        except (binascii.Error, ValueError):
+            raise self.error(key, "is not base64") from None
 
     def _digest(self, key: str, text: str) -> str:
         if not is_digest(text):

@@ -5,7 +5,8 @@
      "verificationMaterial": {"publicKey": {"hint": TEXT}                         made with a key that others know,
                               "certificate": {"rawBytes": BASE64},                or with that of a certificate
                               "tlogEntries": [ENTRY, …],                          what logs say (formats/rekor.py)
-                              "timestampVerificationData": {…}},
+                              "timestampVerificationData":                        and authorities (formats/timestamp.py)
+                                  {"rfc3161Timestamps": [{"signedTimestamp": BASE64}, …]}},
      "dsseEnvelope": {"payload": BASE64, "payloadType": TYPE, "signatures": [{"sig": BASE64, "keyid": TEXT}]}}
 
 The payload is an in-toto statement: of the image it says the digest, and nothing of what the image is called.
@@ -33,6 +34,8 @@ MAX_BUNDLE = 256 << 10
 """Bytes of one. Real ones have up to 10,000."""
 MAX_ENTRIES = 8
 """Of logs, in one bundle."""
+MAX_STAMPS = 8
+"""Time stamps, in one bundle."""
 
 _STATEMENT = "application/vnd.in-toto+json"
 _STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -43,13 +46,15 @@ _HEX = re.compile("[0-9a-f]{64}")
 @dataclass(frozen=True, slots=True)
 class SigstoreBundle:
     """A bundle, unverified: `signature` is over `message`, which has `payload` in it. `certificate` is DER, and empty
-    when a key is needed that is known otherwise. `entries` is what logs say, which is read when somebody asks."""
+    when a key is needed that is known otherwise. `entries` is what logs say, which is read when somebody asks, and
+    `stamps` are time stamps of the signature (DER)."""
 
     message: bytes
     payload: bytes
     signature: bytes
     certificate: bytes
     entries: tuple[JsonObject, ...]
+    stamps: tuple[bytes, ...] = ()
 
     def logged(self) -> tuple[LogEntry, ...]:
         """Raises SignatureError at an entry of a kind that is not supported."""
@@ -79,7 +84,7 @@ def parse_bundle(data: bytes) -> SigstoreBundle:
     certificate = material.optional_object("certificate")
     return SigstoreBundle(
         _enclosed(payload), payload, signatures[0].decoded("sig"),
-        certificate.decoded("rawBytes") if certificate.value else b"", tuple(entries))
+        certificate.decoded("rawBytes") if certificate.value else b"", tuple(entries), _stamps(material))
 
 
 def parse_statement(payload: bytes) -> Claim:
@@ -98,6 +103,15 @@ def parse_statement(payload: bytes) -> Claim:
     if not _HEX.fullmatch(digest):
         raise subjects[0].error("digest", f"{shown(digest)} is no SHA-256 in hex")
     return Claim(f"sha256:{digest}", None)
+
+
+def _stamps(material: JsonObject) -> tuple[bytes, ...]:
+    data = material.optional_object("timestampVerificationData")
+    data.only("rfc3161Timestamps")
+    stamps = data.objects("rfc3161Timestamps") if data.value else []
+    if len(stamps) > MAX_STAMPS:
+        raise data.error("rfc3161Timestamps", f"there are {len(stamps)}, more than {MAX_STAMPS}")
+    return tuple(stamp.decoded("signedTimestamp") for stamp in stamps)
 
 
 def _enclosed(payload: bytes) -> bytes:

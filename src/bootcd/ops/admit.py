@@ -74,7 +74,8 @@ def judge(machine: Machine, source: Source, fetched: FetchedManifest) -> Judgeme
         return Judgement("", "", ())
     from ..registry import trust
 
-    loaded = trust.load(config.trust_policy, config.trust_registries_d, config.trust_bundles)
+    loaded = trust.load(config.trust_policy, config.trust_registries_d, config.trust_bundles,
+                        config.trust_timestamp_ca_file)
     return trust.judge(loaded, source, fetched)
 
 

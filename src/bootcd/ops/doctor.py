@@ -249,8 +249,9 @@ class _Examination:
                 f"the first that exists of {' and '.join(map(str, POLICIES))}")
             told.says.append(f"{file} ({why})")
             told.facts["file"] = str(file)
-            self._files.append(str(file))
-            loaded = trust.load(config.trust_policy, config.trust_registries_d, config.trust_bundles)
+            self._files += filter(None, (str(file), config.trust_timestamp_ca_file))
+            loaded = trust.load(config.trust_policy, config.trust_registries_d, config.trust_bundles,
+                                config.trust_timestamp_ca_file)
             assert loaded.policy is not None
             prospect = trust.about(loaded, loaded.policy, reference)
             told.facts["scope"] = prospect.scope

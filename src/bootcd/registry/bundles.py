@@ -51,6 +51,9 @@ class Bundle:
             raise SignatureError("no log says anything of it")
         return entries
 
+    def stamps(self) -> tuple[bytes, ...]:
+        return self._read.stamps
+
     def claim(self) -> Claim:
         return parse_statement(self._read.payload)
 

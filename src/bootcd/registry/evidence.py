@@ -24,17 +24,20 @@ from .gpg import GpgVerifier, SignedMessage
 from .judgement import Finding, Outcome
 from .registries_d import Section
 from .sources import CarriesSignatures, FetchedManifest, Source
+from .timestamps import TimeAuthorities
 
 S = TypeVar("S", sigstore.SigstoreSignature, SignedMessage)
 
 
 class Evidence:
     """The signatures of one image, each kind read once. `reference` is as policies have it, `section` says where they
-    are looked for, and `accepts_bundles` whether a bundle counts that does not say what the image is called."""
+    are looked for, `accepts_bundles` whether a bundle counts that does not say what the image is called, and `times` is
+    the file with those whose time stamps count, empty for nobody's."""
 
     def __init__(self, source: Source, fetched: FetchedManifest, reference: ImageReference, section: Section | None,
-                 accepts_bundles: bool) -> None:
+                 accepts_bundles: bool, times: str = "") -> None:
         self._source = source
+        self._times = times
         self.accepts_bundles = accepts_bundles
         self.name = _name(reference)
         self.digests = tuple(dict.fromkeys((fetched.reference_digest, fetched.digest)))
@@ -48,7 +51,7 @@ class Evidence:
         """Whether one of them meets a requirement. Raises TrustPolicyError when the requirement names what cannot be
         used, OciError and SignatureError when there are too many, and what reading a source raises."""
         if isinstance(requirement, SigstoreSigned):
-            kind, sigstore_verifier = "sigstoreSigned", sigstore.SigstoreVerifier(requirement)
+            kind, sigstore_verifier = "sigstoreSigned", _sigstore(requirement, self._times)
             found = tuple(_findings(self.attachments(), sigstore_verifier.verify, requirement.identity, self))
         else:
             kind, gpg_verifier = "signedBy", GpgVerifier(requirement)
@@ -119,12 +122,19 @@ def _findings(
             yield Finding(signature.origin, reason=str(error))
         else:
             yield Finding(signature.origin, signer=signer)
-def check(requirement: SigstoreSigned | SignedBy) -> None:
-    """Raises TrustPolicyError where a requirement names a key that cannot be used."""
+def check(requirement: SigstoreSigned | SignedBy, times: str) -> None:
+    """Raises TrustPolicyError where a requirement names a key that cannot be used, or needs the file `times`, of those
+    whose time stamps count, and that cannot be."""
     if isinstance(requirement, SigstoreSigned):
-        sigstore.SigstoreVerifier(requirement)
+        _sigstore(requirement, times)
     else:
         GpgVerifier(requirement)
+
+
+def _sigstore(requirement: SigstoreSigned, times: str) -> sigstore.SigstoreVerifier:
+    """Only certificates need a time."""
+    needed = times and requirement.fulcio is not None
+    return sigstore.SigstoreVerifier(requirement, TimeAuthorities(times) if needed else None)
 
 
 def _name(reference: ImageReference) -> ImageName | None:

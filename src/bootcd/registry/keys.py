@@ -65,7 +65,7 @@ def contents(file: KeyFile) -> bytes:
             data = stream.read(MAX_KEYS + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "malformed path"
-        raise TrustPolicyError(f"{file.path}: a key that the policy names cannot be read: {reason}") from None
+        raise TrustPolicyError(f"{file.path}: what signatures are verified with cannot be read: {reason}") from None
     if len(data) > MAX_KEYS:
         raise TrustPolicyError(f"{file.path}: larger than {MAX_KEYS} bytes")
     return data
@@ -77,6 +77,14 @@ def parse_key(data: bytes) -> Key:
         return usable(serialization.load_pem_public_key(data))
     except (ValueError, UnsupportedAlgorithm):
         raise SignatureError("no public key in PEM that can be used") from None
+
+
+def parse_der_key(data: bytes) -> Key:
+    """A public key in DER (SubjectPublicKeyInfo). Raises SignatureError."""
+    try:
+        return usable(serialization.load_der_public_key(data))
+    except (ValueError, UnsupportedAlgorithm):
+        raise SignatureError("no public key in DER that can be used") from None
 
 
 def usable(key: object) -> Key:

@@ -8,8 +8,8 @@
         dev.sigstore.cosign/bundle            what the log Rekor says of it (formats/rekor.py)
 
 Nothing of that is trusted before a key that the policy names has verified it. Verified is what was said, by whom, and,
-with a certificate, that it was said while the certificate was valid: by the time that the log vouches for, since these
-certificates live ten minutes.
+with a certificate, that it was said while the certificate was valid, which is ten minutes: by the time that a log
+vouches for (`transparency`), or an authority (`timestamps`). Where several do, none may say a time that does not fit.
 
 Source: cosign's SIGNATURE_SPEC.md, sigstore's client specification, Fulcio's oid-info.md.
 """
@@ -31,8 +31,10 @@ from ..formats.oci import Descriptor, signature_tag
 from ..formats.trustpolicy import SigstoreSigned
 from .blob import read_blob
 from .fulcio import Authority, Leaf
-from .keys import Key, fingerprint, load_keys, parse_key, verifies
+from .keys import Key, fingerprint, load_keys, parse_der_key, parse_key, verifies
 from .sources import Source
+from .timestamps import Stamp, TimeAuthorities
+from .transparency import Logged, Logs
 
 PAYLOAD = "application/vnd.dev.cosign.simplesigning.v1+json"
 """Media type of the layers that count."""
@@ -69,6 +71,9 @@ class SigstoreSignature(Protocol):
     def logged(self) -> tuple[rekor.LogEntry, ...]:
         """What logs say of it; at least one says something."""
 
+    def stamps(self) -> tuple[bytes, ...]:
+        """Time stamps of the signature."""
+
     def claim(self) -> simplesigning.Claim:
         """What is said of an image, to be asked once the signature is verified."""
 
@@ -101,6 +106,9 @@ class Attachment:
 
     def logged(self) -> tuple[rekor.LogEntry, ...]:
         return (rekor.parse_bundle(_annotation(self.annotations, _BUNDLE).encode()),)
+
+    def stamps(self) -> tuple[bytes, ...]:
+        return ()
 
     def claim(self) -> simplesigning.Claim:
         return simplesigning.parse_claim(self.content, simplesigning.COSIGN)
@@ -148,13 +156,14 @@ def parse_attachment(origin: str, data: bytes) -> Attachment | None:
 
 
 class SigstoreVerifier:
-    """Verifies by one requirement of a policy."""
+    """Verifies by one requirement of a policy, and time stamps by the authorities of the configuration."""
 
-    def __init__(self, requirement: SigstoreSigned) -> None:
+    def __init__(self, requirement: SigstoreSigned, times: TimeAuthorities | None = None) -> None:
         """Raises TrustPolicyError when a key that it names cannot be used."""
         self._keys = load_keys(requirement.keys)
-        self._rekor_keys = load_keys(requirement.rekor_keys)
+        self._logs = Logs(load_keys(requirement.rekor_keys)) if requirement.rekor_keys else None
         self._authority = Authority(requirement.fulcio) if requirement.fulcio is not None else None
+        self._times = times
 
     def verify(self, found: SigstoreSignature) -> tuple[simplesigning.Claim, str]:
         """The claim and who made it, in words. Raises SignatureError, which says why it does not count."""
@@ -169,34 +178,69 @@ class SigstoreVerifier:
         else:
             raise SignatureError("it was not made by a key that the policy names")
         seen = ""
-        if self._rekor_keys:
-            entry = self._entry(found)
-            if fingerprint(_logged_key(entry.key)) != trusted.fingerprint:
+        if self._logs is not None:
+            logged = self._logged(found, self._logs)[0]
+            if fingerprint(_logged_key(logged.entry.body.key)) != trusted.fingerprint:
                 raise SignatureError("the log entry is about another key")
-            seen = f", logged {_when(entry.time)}"
+            seen = _seen(logged)
         return f"sigstore key {trusted.fingerprint[:16]} ({trusted.origin}){seen}"
 
     def _by_certificate(self, found: SigstoreSignature, authority: Authority) -> str:
         leaf = found.leaf()
-        entry = self._entry(found)
-        if Leaf.parse(entry.key).der != leaf.der:
+        if self._logs is None:  # the policy's parser asks for one
+            raise SignatureError("the policy names no log")
+        logged = self._logged(found, self._logs)
+        if any(_logged_certificate(one.entry.body.key).der != leaf.der for one in logged):
             raise SignatureError("the log entry is about another certificate")
-        email = authority.check(leaf, entry.time)
+        stamps = self._stamped(found, needed=all(one.time is None for one in logged))
+        times = [one.time for one in logged if one.time is not None] + [one.time for one in stamps]
+        authority.check(leaf, times)
         if not verifies(leaf.key, found.signature(), found.message()):
             raise SignatureError("it was not made with the key of its certificate")
-        return f"{email} by {authority.issuer}, logged {_when(entry.time)}"
+        stamped = "".join(f", time stamped {_when(one.time)} by {one.by}" for one in stamps[:1])
+        return f"{authority.email} by {authority.issuer}{_seen(logged[0])}{stamped}"
 
-    def _entry(self, found: SigstoreSignature) -> rekor.LogEntry:
-        """What the log says, verified, and about this very signature."""
-        entries = [entry for entry in found.logged()
-                   if any(verifies(log.key, entry.promise, entry.signed) for log in self._rekor_keys)]
-        if not entries:
-            raise SignatureError("the log entry was not made by a log that the policy names")
-        for entry in entries:
-            logged = found.payload() if entry.of_payload else found.message()
-            if entry.digest == hashlib.sha256(logged).hexdigest() and entry.signature == found.signature():
-                return entry
-        raise SignatureError("the log entry is about another signature")
+    def _logged(self, found: SigstoreSignature, logs: Logs) -> list[Logged]:
+        """What logs say, verified, and about this very signature; at least one does."""
+        counted: list[Logged] = []
+        reasons: list[str] = []
+        for entry in found.logged():
+            try:
+                counted.append(logs.check(entry))
+            except SignatureError as error:
+                reasons.append(str(error))
+        about = [one for one in counted if _is_about(one.entry.body, found)]
+        if not about:
+            raise SignatureError("the log entry is about another signature" if counted else reasons[0])
+        return about
+
+    def _stamped(self, found: SigstoreSignature, *, needed: bool) -> list[Stamp]:
+        """The time stamps that count. Raises SignatureError when none does and one is needed."""
+        given = found.stamps()
+        counted: list[Stamp] = []
+        reasons: list[str] = []
+        for stamp in given:
+            if self._times is None:
+                reasons.append("[trust] timestamp-ca-file in bootcd.toml names nobody whose time stamps do")
+                break
+            try:
+                counted.append(self._times.check(stamp, found.signature()))
+            except SignatureError as error:
+                reasons.append(str(error))
+        if counted or not needed:
+            return counted
+        if not given:
+            raise SignatureError("the log does not say when it was logged, and it has no time stamp")
+        raise SignatureError(f"its time stamp does not count: {'; '.join(dict.fromkeys(reasons))}")
+
+
+def _is_about(body: rekor.Body, found: SigstoreSignature) -> bool:
+    data = found.payload() if body.of_payload else found.message()
+    return hashlib.new(body.algorithm, data).digest() == body.digest and body.signature == found.signature()
+
+
+def _seen(logged: Logged) -> str:
+    return f", logged {f'{_when(logged.time)} ' if logged.time is not None else ''}{logged.where}"
 
 
 def _annotation(annotations: Mapping[str, str], key: str) -> str:
@@ -207,7 +251,17 @@ def _annotation(annotations: Mapping[str, str], key: str) -> str:
 
 
 def _logged_key(data: bytes) -> Key:
-    return Leaf.parse(data).key if b"CERTIFICATE" in data else parse_key(data)
+    """Rekor 1 has PEM, Rekor 2 DER."""
+    if data.lstrip().startswith(b"-----BEGIN "):
+        return Leaf.parse(data).key if b"-----BEGIN CERTIFICATE-----" in data else parse_key(data)
+    try:
+        return parse_der_key(data)
+    except SignatureError:
+        return Leaf.of_der(data).key
+
+
+def _logged_certificate(data: bytes) -> Leaf:
+    return Leaf.parse(data) if data.lstrip().startswith(b"-----BEGIN ") else Leaf.of_der(data)
 
 
 def _when(time: int) -> str:

@@ -35,15 +35,17 @@ STORES = Path("/etc/containers/registries.d")
 @dataclass(frozen=True, slots=True)
 class Trust:
     """The policy in a file, and where signatures may be. Without a policy, `policy` is None and `file` empty. `bundles`
-    are the scopes in which a signature counts that does not say what the image is called."""
+    are the scopes in which a signature counts that does not say what the image is called; `times` is the file with
+    those whose time stamps count, empty for nobody's."""
 
     file: str = ""
     policy: TrustPolicy | None = None
     stores: SignatureStores = field(default_factory=SignatureStores)
     bundles: tuple[str, ...] = ()
+    times: str = ""
 
 
-def load(policy: str = "", stores: str = "", bundles: tuple[str, ...] = ()) -> Trust:
+def load(policy: str = "", stores: str = "", bundles: tuple[str, ...] = (), times: str = "") -> Trust:
     """Read the policy: the file that is named, which must exist, or the first of `POLICIES` that does. Raises
     TrustPolicyError."""
     found = policy_file(policy)
@@ -55,19 +57,20 @@ def load(policy: str = "", stores: str = "", bundles: tuple[str, ...] = ()) -> T
             data = file.read(MAX_POLICY + 1)
     except OSError as error:
         raise TrustPolicyError(f"{found}: cannot be read: {error.strerror}") from None
-    return Trust(str(found), parse(data, str(found)), load_stores(directory), bundles)
+    return Trust(str(found), parse(data, str(found)), load_stores(directory), bundles, times)
 
 
 @dataclass(frozen=True, slots=True)
 class Prospect:
     """What is known of an image's case before anything is asked: what decides, and where signatures are looked for.
     `reference` is as policies have it. Images of this machine have no `section`: their signatures are beside them.
-    `bundles` says whether bundles of sigstore count."""
+    `bundles` says whether bundles of sigstore count, `times` whose time stamps do."""
 
     reference: ImageReference
     decision: Decision
     section: Section | None
     bundles: bool
+    times: str = ""
 
     @property
     def scope(self) -> str:
@@ -87,6 +90,8 @@ class Prospect:
         elif SigstoreSigned in kinds:
             yield "sigstore signatures are looked for beside the image, under the tag sha256-DIGEST.sig" + (
                 ", and in bundles that refer to it" if self.bundles else "")
+        if self.times and any(isinstance(one, SigstoreSigned) and one.fulcio for one in self.decision.requirements):
+            yield f"time stamps count whose authority is in {self.times}"
         if SignedBy in kinds and section is None:
             yield "OpenPGP signatures are looked for nowhere but in the image's own place"
         elif SignedBy in kinds and section is not None:
@@ -98,7 +103,7 @@ class Prospect:
             if isinstance(requirement, SigstoreSigned | SignedBy):
                 from . import evidence
 
-                evidence.check(requirement)
+                evidence.check(requirement, self.times)
             yield demand(requirement)
 
 
@@ -107,7 +112,8 @@ def about(trust: Trust, policy: TrustPolicy, reference: ImageReference) -> Prosp
     reference = _resolved(reference)
     name = ImageName.of(reference) if reference.transport == "docker" else None
     bundles = name is not None and any(scope in trust.bundles for scope in name.scopes())
-    return Prospect(reference, policy.about(reference), trust.stores.about(name) if name is not None else None, bundles)
+    return Prospect(reference, policy.about(reference), trust.stores.about(name) if name is not None else None, bundles,
+                    trust.times)
 
 
 def judge(trust: Trust, source: Source, fetched: FetchedManifest) -> Judgement:
@@ -142,5 +148,6 @@ def _outcomes(prospect: Prospect, source: Source, fetched: FetchedManifest) -> I
             if evidence is None:
                 from .evidence import Evidence
 
-                evidence = Evidence(source, fetched, prospect.reference, prospect.section, prospect.bundles)
+                evidence = Evidence(source, fetched, prospect.reference, prospect.section, prospect.bundles,
+                                    prospect.times)
             yield evidence.outcome(requirement)
