@@ -20,9 +20,9 @@ class Keys:
         self.home = home
         home.mkdir(mode=0o700, parents=True)
 
-    def make(self, name: str, expires: str = "never") -> str:
+    def make(self, name: str, expires: str = "never", kind: str = "ed25519") -> str:
         """A key without a passphrase; returns its fingerprint."""
-        self._gpg("--passphrase", "", "--quick-generate-key", name, "ed25519", "sign", expires)
+        self._gpg("--passphrase", "", "--quick-generate-key", name, kind, "sign", expires)
         listing = self._gpg("--list-keys", "--with-colons", name).decode()
         return next(line.split(":")[9] for line in listing.splitlines() if line.startswith("fpr:"))
 

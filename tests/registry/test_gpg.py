@@ -27,6 +27,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Keys]:
     with Keys(tmp_path_factory.mktemp("gpg") / "home") as made:
         for name in ("vendor", "reviewer"):
             made.make(f"{name}@example.com")
+        made.make("rsa@example.com", kind="rsa2048")
         yield made
 
 
@@ -80,6 +81,13 @@ def test_a_signature_that_has_expired_does_not_count(keys: Keys) -> None:
     brief = keys.sign("vendor", CLAIM, "--default-sig-expire", "seconds=1")
     time.sleep(2.1)
     assert refused(verifier(keys.public("vendor")), brief) == "it has expired"
+
+
+@pytest.mark.parametrize(("digest", "name"), [("SHA1", "SHA-1"), ("RIPEMD160", "RIPEMD-160")])
+def test_hashes_that_are_broken_do_not_count(keys: Keys, digest: str, name: str) -> None:
+    weak = keys.sign("rsa", CLAIM, "--digest-algo", digest)
+    assert refused(verifier(keys.public("rsa")), weak) == f"its hash, {name}, does not count any more"
+    assert verifier(keys.public("rsa")).verify(SignedMessage("here", keys.sign("rsa", CLAIM)))
 
 
 @pytest.mark.parametrize("algorithm", ["zlib", "bzip2"])

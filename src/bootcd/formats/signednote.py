@@ -29,6 +29,8 @@ from .merkle import HASH, MAX_SIZE
 MAX_NOTE = 32 << 10
 """Bytes of one. Real ones, with 30 witnesses, have 4,000."""
 MAX_SIGNATURES = 64
+MAX_NAME = 255
+"""Characters of an origin, which is shown and recorded."""
 
 _LINE = re.compile(r"— ([^\s+]{1,255}) ([A-Za-z0-9+/]+={0,2})")
 _SIZE = re.compile("0|[1-9][0-9]{0,18}")
@@ -70,6 +72,8 @@ def parse_checkpoint(note: str) -> Checkpoint:
     if not empty or len(lines) < 3 or not all(lines):
         raise SignatureError("the checkpoint of the log is no signed note of three lines or more")
     origin, size, root = lines[:3]
+    if len(origin) > MAX_NAME or not origin.isprintable():
+        raise SignatureError(f"the checkpoint of the log is of {shown(origin)}, which is no name")
     if not _SIZE.fullmatch(size) or int(size) > MAX_SIZE:
         raise SignatureError(f"the checkpoint of the log gives {shown(size)} as its size")
     try:

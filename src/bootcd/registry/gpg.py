@@ -26,6 +26,11 @@ MAX_SIGNATURE = 128 << 10
 """Bytes of a signature with its payload. Real ones have 1,000."""
 
 _ARMOR = re.compile(rb"-----BEGIN PGP PUBLIC KEY BLOCK-----\r?\n(.*?)-----END PGP PUBLIC KEY BLOCK-----", re.DOTALL)
+_WEAK = {b"1": "MD5", b"2": "SHA-1", b"3": "RIPEMD-160"}
+"""Hashes that gpgv takes, or took, of which two texts can be made to have the same. Numbers are those of RFC 4880
+(section 9.4)."""
+_HASH = 7
+"""Which word of VALIDSIG is the hash."""
 _STATUS = re.compile(rb"^\[GNUPG:\] ([A-Z_]+) ?(.*)$", re.MULTILINE)
 _BAD = {b"BADSIG": "it is not valid", b"ERRSIG": "it was not made by a key that the policy names",
         b"EXPSIG": "it has expired", b"EXPKEYSIG": "its key has expired", b"REVKEYSIG": "its key was revoked"}
@@ -79,6 +84,9 @@ def _signer(status: bytes) -> str:
     valid = [rest.split() for word, rest in lines if word == b"VALIDSIG"]
     if words.count(b"GOODSIG") != 1 or len(valid) != 1 or words.count(b"PLAINTEXT") != 1:
         raise SignatureError("it is not one signed message")
+    weak = _WEAK.get(valid[0][_HASH]) if len(valid[0]) > _HASH else "an unknown one"
+    if weak:
+        raise SignatureError(f"its hash, {weak}, does not count any more")
     return valid[0][-1].decode("ascii", "replace")  # that of the primary key, if a subkey signed
 
 

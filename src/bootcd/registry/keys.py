@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Public keys, and whether a signature is theirs.
 
-What is verified: ECDSA over SHA-256 (and SHA-384 for a key on P-384), RSA of 2,048 bits or more over SHA-256 (PKCS #1
-and PSS), Ed25519. These are the schemes of cosign.
+What is verified: ECDSA over SHA-256 (and SHA-384 for a key on P-384, SHA-512 for one on P-521), RSA of 2,048 bits or
+more over SHA-256 (PKCS #1 and PSS), Ed25519. These are the schemes of cosign.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ MAX_KEYS = 1 << 20
 """Bytes of a file with keys or certificates."""
 _MIN_RSA = 2048
 _BEGIN = b"-----BEGIN "
+
+_OF_CURVE: dict[type[ec.EllipticCurve], hashes.HashAlgorithm] = {
+    ec.SECP384R1: hashes.SHA384(), ec.SECP521R1: hashes.SHA512()}
 
 Key = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
@@ -116,7 +119,7 @@ def _checks(key: Key, signature: bytes, data: bytes) -> list[Callable[[], None]]
     if isinstance(key, rsa.RSAPublicKey):
         paddings = (padding.PKCS1v15(), padding.PSS(padding.MGF1(sha256), padding.PSS.AUTO))
         return [partial(key.verify, signature, data, kind, sha256) for kind in paddings]
-    kinds = (sha256, hashes.SHA384()) if isinstance(key.curve, ec.SECP384R1) else (sha256,)
+    kinds = (sha256, *(kind for curve, kind in _OF_CURVE.items() if isinstance(key.curve, curve)))
     return [partial(key.verify, signature, data, ec.ECDSA(kind)) for kind in kinds]
 
 
