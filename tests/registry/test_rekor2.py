@@ -114,7 +114,10 @@ def test_where_a_log_promises_and_proves_both_have_to_be_right(judge: Judge) -> 
     proof(made)["hashes"][0] = text(bytes(32))
     judge.attach(made)
     assert "does not lead to the root" in judge.reasons(**judge.keyed(REKOR))
-    proof(made).pop("checkpoint")  # so it proves nothing, and the promise stands alone
+    proof(made).pop("checkpoint")
+    judge.attach(made)
+    assert "inclusionProof.checkpoint: expected an object" in judge.reasons(**judge.keyed(REKOR))
+    entry(made).pop("inclusionProof")
     judge.attach(made)
     assert judge(**judge.keyed(REKOR)).accepted
     entry(made)["inclusionPromise"]["signedEntryTimestamp"] = text(b"?")
@@ -164,7 +167,9 @@ def late(seconds: int) -> Callable[[Any], object]:
     (lambda top: proof(top).update(logIndex="9223372036854775808"), "logIndex: expected a number"),
     (lambda top: proof(top).update(treeSize="9"), "treeSize: is not that of the checkpoint, 8"),
     (lambda top: proof(top).update(rootHash=text(bytes(32))), "rootHash: is not that of the checkpoint"),
-    (lambda top: proof(top).pop("checkpoint"), "neither a promise of the log nor a proof with a checkpoint"),
+    (lambda top: proof(top).pop("checkpoint"), "inclusionProof.checkpoint: expected an object"),
+    (lambda top: entry(top).pop("inclusionProof"), "there is neither a promise of the log nor a proof"),
+    (lambda top: entry(top).update(inclusionProof={}), "there is neither a promise of the log nor a proof"),
     (checkpoint(lambda note: note.replace("\n8\n", "\n9\n")), "treeSize: is not that"),
     (checkpoint(lambda note: note.replace("log.example\n8", "log2.example\n8")), "not signed by a log"),
     (checkpoint(lambda note: note.replace("— log.example", "— log2.example")), "not signed by a log"),

@@ -106,9 +106,10 @@ def parse_entry(entry: JsonObject) -> LogEntry:
         promise = _promise(given.decoded("signedEntryTimestamp"), entry.string("canonicalizedBody"),
                            _number(entry, "integratedTime"), entry.object("logId").decoded("keyId").hex(),
                            _number(entry, "logIndex"))
-    proof = _proof(entry.optional_object("inclusionProof"))
+    proven = entry.optional_object("inclusionProof")
+    proof = _proof(proven) if proven.value else None
     if promise is None and proof is None:
-        raise entry.error("inclusionProof", "there is neither a promise of the log nor a proof with a checkpoint")
+        raise entry.error("inclusionProof", "there is neither a promise of the log nor a proof")
     return LogEntry(entry.decoded("canonicalizedBody"), _body(entry, "canonicalizedBody"), promise, proof)
 
 
@@ -120,10 +121,7 @@ def _promise(signature: bytes, body: str, time: int, log: str, index: int) -> Pr
     return Promise(signature, json.dumps(signed, separators=(",", ":"), ensure_ascii=False).encode(), time)
 
 
-def _proof(given: JsonObject) -> Proof | None:
-    """None also where the checkpoint is missing, without which a proof proves nothing: early bundles had such."""
-    if not given.optional_object("checkpoint").value:
-        return None
+def _proof(given: JsonObject) -> Proof:
     given.only("logIndex", "treeSize", "rootHash", "hashes", "checkpoint")
     hashes = given.decoded_list("hashes")
     if len(hashes) > merkle.MAX_HASHES:
