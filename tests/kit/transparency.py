@@ -93,10 +93,11 @@ class TiledLog:
     def checkpoint(self, size: int, root: bytes, name: str) -> str:
         """With the line of a witness that nobody knows."""
         note = f"{self.origin}\n{size}\n{text(root)}\n"
-        witness, ours = text(b"hint" + bytes(72)), text(self._hint(name) + sign(self.key, note.encode()))
+        witness, ours = text(b"hint" + bytes(72)), text(self.hint(name) + sign(self.key, note.encode()))
         return f"{note}\n— witness.example {witness}\n— {name} {ours}\n"
 
-    def _hint(self, name: str) -> bytes:
+    def hint(self, name: str) -> bytes:
+        """By which 4 bytes a signature says that it is of this key."""
         public = self.key.public_key()
         if isinstance(public, ed25519.Ed25519PublicKey):
             raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)

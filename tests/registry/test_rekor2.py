@@ -145,6 +145,14 @@ def checkpoint(change: Callable[[str], str]) -> Callable[[Any], object]:
     return apply
 
 
+def signed(change: Callable[[bytes], bytes]) -> Callable[[Any], object]:
+    """Another signature of the checkpoint, with the 4 bytes in front that hint at the key."""
+    def apply(note: str) -> str:
+        before, mark, line = note.rpartition("— log.example ")
+        return before + mark + text(change(base64.b64decode(line))) + "\n"
+    return checkpoint(apply)
+
+
 def stamped(stamp: Callable[[bytes], bytes]) -> Callable[[Any], object]:
     def apply(top: Any) -> None:
         made = base64.b64decode(top["dsseEnvelope"]["signatures"][0]["sig"])
@@ -174,6 +182,8 @@ def late(seconds: int) -> Callable[[Any], object]:
     (checkpoint(lambda note: note.replace("log.example\n8", "log2.example\n8")), "not signed by a log"),
     (checkpoint(lambda note: note.replace("— log.example", "— log2.example")), "not signed by a log"),
     (checkpoint(lambda note: note[:note.index("— log.example")]), "not signed by a log"),
+    (signed(lambda data: data[:-1] + bytes([data[-1] ^ 1])), "not signed by a log"),
+    (signed(lambda data: bytes([data[0] ^ 1]) + data[1:]), "not signed by a log"),
     (checkpoint(lambda note: note + "more"), "a line that is no signature"),
     (body(lambda entry: entry["data"].update(digest=text(bytes(32)))), "does not lead to the root"),
     (lambda top: entry(top).update(entry(OTHER)), "the log entry is about another signature"),
@@ -194,6 +204,26 @@ def test_what_does_not_count(judge: Judge, times: str, change: Callable[[Any], o
     change(document)
     judge.attach(document)
     assert says in judge.reasons(times=times, **judge.keyless(LOG))
+
+
+def test_a_checkpoint_is_signed_in_the_name_of_its_log(judge: Judge) -> None:
+    """Which the hint of an ECDSA key does not cover."""
+    log = TiledLog(ec.generate_private_key(ec.SECP256R1()))
+    made = bundle(KEY, statement(DIGEST), log)
+    checkpoint(lambda note: note.replace("— log.example", "— log2.example"))(made)
+    judge.attach(made)
+    assert "not signed by a log" in judge.reasons(**judge.keyed(log))
+
+
+def test_a_forged_log_has_what_it_wants_but_the_signature(judge: Judge) -> None:
+    class Forged(TiledLog):
+        def hint(self, name: str) -> bytes:
+            return LOG.hint(name)
+
+    made = bundle(KEY, statement(DIGEST), Forged())
+    judge.attach(made)
+    assert proof(made)["checkpoint"]["envelope"].count(text(LOG.hint("log.example"))[:5]) == 1
+    assert "not signed by a log" in judge.reasons(**judge.keyed(LOG))
 
 
 def test_an_entry_of_another_key_or_signature(judge: Judge) -> None:

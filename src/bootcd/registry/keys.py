@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Public keys, and whether a signature is theirs.
 
-What is verified: ECDSA over SHA-256 (and SHA-384 for a key on P-384, SHA-512 for one on P-521), RSA of 2,048 bits or
-more over SHA-256 (PKCS #1 and PSS), Ed25519. These are the schemes of cosign.
+What is verified: ECDSA of 256 bits or more over SHA-256 (and SHA-384 for a key on P-384, SHA-512 for one on P-521), RSA
+of 2,048 bits or more over SHA-256 (PKCS #1 and PSS), Ed25519. These are the schemes of cosign.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..formats.trustpolicy import KeyFile
 
 MAX_KEYS = 1 << 20
 """Bytes of a file with keys or certificates."""
-_MIN_RSA = 2048
+_MIN_RSA, _MIN_EC = 2048, 256
 _BEGIN = b"-----BEGIN "
 
 _OF_CURVE: dict[type[ec.EllipticCurve], hashes.HashAlgorithm] = {
@@ -94,6 +94,8 @@ def usable(key: object) -> Key:
     """The key, if it is of a kind that we verify with. Raises SignatureError."""
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < _MIN_RSA:
         raise SignatureError(f"an RSA key of {key.key_size} bits is too short")
+    if isinstance(key, ec.EllipticCurvePublicKey) and key.key_size < _MIN_EC:
+        raise SignatureError(f"an ECDSA key of {key.key_size} bits is too short")
     if isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey):
         return key
     raise SignatureError("a key of this kind is not supported")
