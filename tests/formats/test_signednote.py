@@ -77,7 +77,7 @@ def test_what_may_be_there(note: str) -> None:
     (GOOD.replace(LINE, "— log.example AAAAAA=="), "a line that is no signature"),
     (GOOD.replace(LINE, "— log.example AAAAA"), "a line that is no signature"),
     (GOOD.replace(LINE, ""), "no signed note"),
-    (GOOD + f"{LINE}\n" * MAX_SIGNATURES, "more than 64 signatures"),
+    (GOOD + f"{LINE}\n" * MAX_SIGNATURES, "more than 32 signatures"),
     (GOOD + "x" * MAX_NOTE, "larger than"),
 ], ids=str)
 def test_what_is_no_checkpoint(note: str, says: str) -> None:

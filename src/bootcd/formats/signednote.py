@@ -27,8 +27,8 @@ from .documents import shown
 from .merkle import HASH, MAX_SIZE
 
 MAX_NOTE = 32 << 10
-"""Bytes of one. Real ones, with 30 witnesses, have 4,000."""
-MAX_SIGNATURES = 64
+"""Bytes of one. Real ones have 800, with three witnesses."""
+MAX_SIGNATURES = 32
 MAX_NAME = 255
 """Characters of an origin, which is shown and recorded."""
 
