@@ -26,6 +26,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from kit.images import OCI_CONFIG, OCI_MANIFEST, sha256, to_json
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
 NOW = 1_700_000_000
 """When everything here is signed, in seconds since 1970."""
@@ -153,8 +154,9 @@ class Fulcio:
     def __init__(self, now: int = NOW) -> None:
         self._now = now
         self._key, self._middle_key = (ec.generate_private_key(ec.SECP384R1()) for _ in range(2))
-        self.root = certificate("root", self._key, "root", self._key, ca=1, minutes=10**6, now=now)
-        self.middle = certificate("middle", self._middle_key, "root", self._key, ca=0, minutes=10**5, now=now)
+        self.root = certificate("root", self._key.public_key(), "root", self._key, ca=1, minutes=10**6, now=now)
+        self.middle = certificate("middle", self._middle_key.public_key(), "root", self._key, ca=0, minutes=10**5,
+                                  now=now)
 
     def pem(self) -> bytes:
         return self.root.public_bytes(serialization.Encoding.PEM)
@@ -187,11 +189,19 @@ class Fulcio:
         """A certificate for somebody who logged in."""
         return self._leaf(email, ISSUER, ExtendedKeyUsageOID.CODE_SIGNING, ())[1]
 
+    def certify(self, key: PublicKey) -> x509.Certificate:
+        """A certificate for the public key of somebody who logged in."""
+        return self._issue(key, EMAIL, ISSUER, ExtendedKeyUsageOID.CODE_SIGNING, ())
+
     def _leaf(self, email: str, issuer: str, usage: x509.ObjectIdentifier,
               more: Sequence[tuple[x509.ExtensionType, bool]]) -> tuple[PrivateKey, x509.Certificate]:
         key = ec.generate_private_key(ec.SECP256R1())
+        return key, self._issue(key.public_key(), email, issuer, usage, more)
+
+    def _issue(self, key: PublicKey, email: str, issuer: str, usage: x509.ObjectIdentifier,
+               more: Sequence[tuple[x509.ExtensionType, bool]]) -> x509.Certificate:
         raw = issuer.encode()
-        return key, certificate("leaf", key, "middle", self._middle_key, minutes=10, now=self._now, extensions=[
+        return certificate("leaf", key, "middle", self._middle_key, minutes=10, now=self._now, extensions=[
             (x509.ExtendedKeyUsage([usage]), False),
             (x509.SubjectAlternativeName([x509.RFC822Name(email)]), True),
             (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.57264.1.1"), raw), False),
@@ -199,14 +209,15 @@ class Fulcio:
                                         bytes([0x0C, len(raw)]) + raw), False), *more])
 
 
-def certificate(name: str, key: PrivateKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *,
+def certificate(name: str, key: PublicKey, issuer: str, issuer_key: ec.EllipticCurvePrivateKey, *,
                 ca: int | None = None, minutes: int, now: int = NOW,
                 extensions: Sequence[tuple[x509.ExtensionType, bool]] = ()) -> x509.Certificate:
-    """Valid for some minutes from `now`. `ca` is how many authorities may be below this one; None when it is none."""
+    """For a public key; valid for some minutes from `now`. `ca` is how many authorities may be below this one; None
+    when it is none."""
     start = datetime.fromtimestamp(now, UTC)
     builder = x509.CertificateBuilder(
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]),
-        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key.public_key(),
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), key,
         x509.random_serial_number(), start - timedelta(minutes=1), start + timedelta(minutes=minutes),
     ).add_extension(x509.BasicConstraints(ca is not None, ca), critical=True)
     for value, critical in extensions:

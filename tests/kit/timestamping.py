@@ -68,12 +68,11 @@ class TimeAuthority:
                  authority_purposes: Sequence[x509.ObjectIdentifier] = ()) -> None:
         self._authority, self._key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
         limits = [(x509.ExtendedKeyUsage(authority_purposes), False)] if authority_purposes else []
-        self.root = certificate("times", self._authority, "times", self._authority, ca=0, minutes=authority_minutes,
-                                now=NOW - 3600,
-                                extensions=limits)
+        self.root = certificate("times", self._authority.public_key(), "times", self._authority, ca=0,
+                                minutes=authority_minutes, now=NOW - 3600, extensions=limits)
         uses = [(x509.ExtendedKeyUsage(purposes), critical)] if purposes else []
-        self.own, self.twin = (certificate("clock.example", self._key, "times", self._authority, minutes=minutes,
-                                           now=NOW - 3600, extensions=uses) for _ in range(2))
+        self.own, self.twin = (certificate("clock.example", self._key.public_key(), "times", self._authority,
+                                           minutes=minutes, now=NOW - 3600, extensions=uses) for _ in range(2))
 
     def pem(self, *, own: bool = True) -> bytes:
         """For the configuration; without its `own`, stamps have to bring it."""
@@ -134,6 +133,19 @@ class OpensslTimeAuthority:
         (self.directory / "data").write_bytes(data)
         self._openssl("ts", "-query", "-data", "data", f"-{self._digest}", "-out", "query",
                       *(["-cert"] if with_certificates else []))
+        return self._reply()
+
+    def answer(self, query: bytes) -> bytes:
+        """What it says to a query of somebody else."""
+        (self.directory / "query").write_bytes(query)
+        return self._reply()
+
+    def certificates(self) -> list[bytes]:
+        """Its own and that of its authority, in DER."""
+        return [x509.load_pem_x509_certificate((self.directory / name).read_bytes()).public_bytes(Encoding.DER)
+                for name in ("own.pem", "ca.pem")]
+
+    def _reply(self) -> bytes:
         self._openssl("ts", "-reply", "-config", "ts.cnf", "-section", "one", "-queryfile", "query", "-signer",
                       "own.pem", "-inkey", "own.key", "-out", "reply")
         return (self.directory / "reply").read_bytes()

@@ -38,7 +38,8 @@ def purposes(*found: x509.ObjectIdentifier) -> tuple[x509.ExtensionType, bool]:
 
 def made(name: str, issuer: str, *extensions: tuple[x509.ExtensionType, bool], ca: int | None = None,
          minutes: int = 60) -> x509.Certificate:
-    return certificate(name, KEYS[name], issuer, KEYS[issuer], ca=ca, minutes=minutes, extensions=extensions)
+    return certificate(name, KEYS[name].public_key(), issuer, KEYS[issuer], ca=ca, minutes=minutes,
+                       extensions=extensions)
 
 
 ROOT, MIDDLE, LEAF = made("root", "root", ca=1), made("middle", "root", ca=0), made("leaf", "middle", purposes(CODE))

@@ -24,8 +24,9 @@ from kit.pulling import AMD64, FAST
 from kit.push import push
 from kit.registry_server import RegistryServer
 from kit.signing import Signatures, key_signature, write_key
+from kit.sigstore_services import COSIGN, cosign_version
 
-SKOPEO, COSIGN = shutil.which("skopeo"), shutil.which("cosign")
+SKOPEO = shutil.which("skopeo")
 VENDOR = "docker.io/vendor/os:1"
 
 pytestmark = [
@@ -152,7 +153,7 @@ def test_skopeo_says_the_same(peers: Peers, policy: str) -> None:
         image: peers.skopeo(path, image) for image in images}
 
 
-@pytest.mark.skipif(COSIGN is None, reason="cosign is not on PATH")
+@pytest.mark.skipif(cosign_version() != 2, reason="cosign 2 is not on PATH")
 def test_a_signature_by_cosign_counts(peers: Peers) -> None:
     assert COSIGN is not None
     environment = {**os.environ, "COSIGN_PASSWORD": "", "HOME": str(peers.directory)}
@@ -168,7 +169,7 @@ def test_a_signature_by_cosign_counts(peers: Peers) -> None:
     assert not peers.ours(path, f"{peers.repository}:unsigned")
 
 
-@pytest.mark.skipif(COSIGN is None, reason="cosign is not on PATH")
+@pytest.mark.skipif(cosign_version() != 2, reason="cosign 2 is not on PATH")
 def test_a_bundle_by_cosign_counts_where_bundles_do(peers: Peers) -> None:
     assert COSIGN is not None
     environment = {**os.environ, "COSIGN_PASSWORD": "", "HOME": str(peers.directory)}
