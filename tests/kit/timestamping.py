@@ -16,15 +16,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from kit.signing import NOW, certificate, sign
+from kit.signing import NOW, PrivateKey, certificate, sign
 
 TIME_STAMPING = ExtendedKeyUsageOID.TIME_STAMPING
 TST_INFO = "1.2.840.113549.1.9.16.1.4"
-SHA256, ECDSA = "2.16.840.1.101.3.4.2.1", "1.2.840.10045.4.3.2"
+SHA256 = "2.16.840.1.101.3.4.2.1"
+ALGORITHMS = {ec.EllipticCurvePrivateKey: "1.2.840.10045.4.3.2", rsa.RSAPrivateKey: "1.2.840.113549.1.1.11",
+              ed25519.Ed25519PrivateKey: "1.3.101.112"}
 
 
 def tlv(tag: int, *parts: bytes) -> bytes:
@@ -63,14 +65,17 @@ def algorithm(dotted: str) -> bytes:
 class TimeAuthority:
     """An authority, its certificate for time stamps, and one more of the same key that is not in use."""
 
-    def __init__(self, *, purposes: Sequence[x509.ObjectIdentifier] = (TIME_STAMPING,), critical: bool = True,
-                 minutes: int = 10**5, authority_minutes: int = 10**6,
+    def __init__(self, key: PrivateKey | None = None, *, purposes: Sequence[x509.ObjectIdentifier] = (TIME_STAMPING,),
+                 critical: bool = True, minutes: int = 10**5, authority_minutes: int = 10**6,
                  authority_purposes: Sequence[x509.ObjectIdentifier] = ()) -> None:
-        self._authority, self._key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+        self._authority, self._key = ec.generate_private_key(ec.SECP256R1()), key or ec.generate_private_key(
+            ec.SECP256R1())
+        self._identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
         limits = [(x509.ExtendedKeyUsage(authority_purposes), False)] if authority_purposes else []
         self.root = certificate("times", self._authority.public_key(), "times", self._authority, ca=0,
                                 minutes=authority_minutes, now=NOW - 3600, extensions=limits)
-        uses = [(x509.ExtendedKeyUsage(purposes), critical)] if purposes else []
+        uses: list[tuple[x509.ExtensionType, bool]] = [(self._identifier, False)]
+        uses += [(x509.ExtendedKeyUsage(purposes), critical)] if purposes else []
         self.own, self.twin = (certificate("clock.example", self._key.public_key(), "times", self._authority,
                                            minutes=minutes, now=NOW - 3600, extensions=uses) for _ in range(2))
 
@@ -85,8 +90,9 @@ class TimeAuthority:
     def stamp(self, data: bytes, time: int | str = NOW, *, status: int = 0, with_certificates: bool = False,
               kind: str = TST_INFO, version: int = 1, signed_kind: str = TST_INFO, attribute: str = "v2",
               named: bytes = b"", hash_: str = SHA256, more: bytes = b"", other: bytes = b"", signers: int = 1,
-              accuracy: int = 1, key: ec.EllipticCurvePrivateKey | None = None) -> bytes:
-        """`more` goes to the end of TSTInfo, `other` in place of what is signed."""
+              accuracy: int = 1, key: PrivateKey | None = None, by_identifier: bool = False, method: str = "") -> bytes:
+        """`more` goes to the end of TSTInfo, `other` in place of what is signed. `method` is the algorithm of the
+        signature."""
         when = datetime.fromtimestamp(time, UTC).strftime("%Y%m%d%H%M%SZ") if isinstance(time, int) else time
         info = sequence(integer(version), oid("1.2.3"), sequence(algorithm(hash_), tlv(
             0x04, hashlib.sha256(data).digest())), integer(4711), tlv(0x18, when.encode()),
@@ -101,9 +107,12 @@ class TimeAuthority:
                       ("1.2.840.113549.1.9.4", tlv(0x04, hashlib.sha256(other or info).digest())),
                       *([identified] if identified else [])]
         encoded = sorted(sequence(oid(name), tlv(0x31, value)) for name, value in attributes)
-        signer = sequence(
-            integer(1), sequence(self.own.issuer.public_bytes(), integer(self.own.serial_number)), algorithm(SHA256),
-            tlv(0xA0, *encoded), algorithm(ECDSA), tlv(0x04, sign(key or self._key, tlv(0x31, *encoded))))
+        key = key or self._key
+        method = method or next(found for kind, found in ALGORITHMS.items() if isinstance(key, kind))
+        own = tlv(0x80, self._identifier.digest) if by_identifier else sequence(
+            self.own.issuer.public_bytes(), integer(self.own.serial_number))
+        signer = sequence(integer(1), own, algorithm(SHA256), tlv(0xA0, *encoded), algorithm(method),
+                          tlv(0x04, sign(key, tlv(0x31, *encoded))))
         brought = [tlv(0xA0, self.own.public_bytes(Encoding.DER))] if with_certificates else []
         signed = sequence(integer(3), tlv(0x31, algorithm(SHA256)), sequence(oid(kind), tlv(0xA0, tlv(0x04, info))),
                           *brought, tlv(0x31, *[signer] * signers))

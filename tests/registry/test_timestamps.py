@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bootcd.errors import SignatureError, TrustPolicyError
 from bootcd.registry.timestamps import TimeAuthorities
-from kit.signing import NOW
+from kit.signing import NOW, PrivateKey
 from kit.timestamping import TIME_STAMPING, OpensslTimeAuthority, TimeAuthority
 
 DATA = b"a signature"
@@ -63,6 +63,29 @@ def test_with_and_without_the_certificate(tmp_path: Path, times: TimeAuthorities
     root = TimeAuthorities(CLOCK.write(tmp_path / "root.pem", own=False))
     assert root.check(CLOCK.stamp(DATA, with_certificates=True), DATA).time == NOW
     assert "neither with it nor in the file" in reason(root, CLOCK.stamp(DATA))
+
+
+@pytest.mark.parametrize(("key", "methods"), [
+    (ec.generate_private_key(ec.SECP384R1()), [""]),
+    (ed25519.Ed25519PrivateKey.generate(), [""]),
+    (rsa.generate_private_key(65537, 2048), ["", "1.2.840.113549.1.1.1"]),
+], ids=["ecdsa", "ed25519", "rsa"])
+def test_kinds_of_signatures(tmp_path: Path, key: PrivateKey, methods: list[str]) -> None:
+    clock = TimeAuthority(key)
+    times = TimeAuthorities(clock.write(tmp_path / "times.pem"))
+    for method in methods:
+        assert times.check(clock.stamp(DATA, method=method), DATA).time == NOW
+    for method in ("1.2.840.10045.4.1", "1.2.840.113549.1.1.5", "1.2.840.113549.1.1.10"):
+        assert f"signed in a way that is not accepted ({method})" in reason(times, clock.stamp(DATA, method=method))
+
+
+def test_a_signer_that_is_named_by_its_key(tmp_path: Path, times: TimeAuthorities) -> None:
+    named = CLOCK.stamp(DATA, by_identifier=True)
+    assert times.check(named, DATA).time == NOW
+    (tmp_path / "twins.pem").write_bytes(CLOCK.twin.public_bytes(Encoding.PEM) + CLOCK.pem())
+    assert TimeAuthorities(str(tmp_path / "twins.pem")).check(named, DATA).time == NOW
+    other = TimeAuthorities(TimeAuthority().write(tmp_path / "other.pem"))
+    assert "neither with it nor in the file" in reason(other, named)
 
 
 @pytest.mark.parametrize(("changes", "says"), [

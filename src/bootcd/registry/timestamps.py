@@ -74,9 +74,7 @@ class TimeAuthorities:
 
     def _check(self, stamp: TimeStamp) -> Stamp:
         between = [chains.load_der(one) for one in stamp.signed.certificates]
-        signer = _signer(stamp.signed, [*self._others, *between])
-        if hashlib.new(stamp.certificate_hash, signer.public_bytes(Encoding.DER)).digest() != stamp.certificate:
-            raise SignatureError("it was made with another certificate of the same name")
+        signer = _signer(stamp, [*self._others, *between])
         when = datetime.fromtimestamp(stamp.time, UTC)
         chains.check(signer, between, self._roots, chains.TIME_STAMPING, when, "its authority's certificate")
         uses = signer.extensions.get_extension_for_class(x509.ExtendedKeyUsage)
@@ -92,16 +90,22 @@ def _is_authority(certificate: x509.Certificate) -> bool:
     return constraints is not None and constraints.ca
 
 
-def _signer(signed: SignedData, certificates: Sequence[x509.Certificate]) -> x509.Certificate:
-    """The certificate that a signature names. Those of the file come first."""
-    for one in certificates:
-        if signed.key_id:
-            identifier = chains.extension(one, x509.SubjectKeyIdentifier)
-            if identifier is not None and identifier.digest == signed.key_id:
-                return one
-        elif one.issuer.public_bytes() == signed.issuer and one.serial_number == signed.serial:
+def _signer(stamp: TimeStamp, certificates: Sequence[x509.Certificate]) -> x509.Certificate:
+    """The certificate that the signature names, and that is named in what is signed."""
+    named = [one for one in certificates if _is_named(one, stamp.signed)]
+    if not named:
+        raise SignatureError("its authority's certificate is neither with it nor in the file of the configuration")
+    for one in named:
+        if hashlib.new(stamp.certificate_hash, one.public_bytes(Encoding.DER)).digest() == stamp.certificate:
             return one
-    raise SignatureError("its authority's certificate is neither with it nor in the file of the configuration")
+    raise SignatureError("it was made with another certificate of the same name")
+
+
+def _is_named(certificate: x509.Certificate, signed: SignedData) -> bool:
+    if not signed.key_id:
+        return certificate.issuer.public_bytes() == signed.issuer and certificate.serial_number == signed.serial
+    identifier = chains.extension(certificate, x509.SubjectKeyIdentifier)
+    return identifier is not None and identifier.digest == signed.key_id
 
 
 def _verifies(signer: x509.Certificate, signed: SignedData) -> bool:
