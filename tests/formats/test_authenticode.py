@@ -130,6 +130,16 @@ def test_changed_signatures_are_errors_or_say_the_same(signed: bytes, data: st.D
         return
     # What is not covered by the signature, such as a part of the certificate that is not looked at.
     assert found.digest == digest(signed)
+    assert found.subject
+
+
+def test_a_name_that_is_no_text(desk: Desk) -> None:
+    """No signature covers a certificate that comes along, so anybody can change it."""
+    signed = desk.sign("leaf")
+    assert [found.subject for found in read(signed)] == ["CN=leaf,O=Test"]
+    for tag in (0x02, 0x0A):
+        with pytest.raises(PeError, match="cannot be checked"):
+            read(signed.replace(b"\x0c\x04leaf", bytes([tag]) + b"\x04leaf"))
 
 
 @given(st.binary(max_size=200))

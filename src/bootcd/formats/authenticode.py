@@ -86,6 +86,7 @@ class Signature:
         if len(signers) != 1:
             raise PeError(f"the signature has {len(signers)} signers")
         signer = _check_signer(signers[0], indirect.content, certificates)
+        signer.subject.rfc4514_string()  # is read only now, and may be malformed
         return cls(signer, tuple(one for one in certificates if one != signer), algorithm,
                    info.child(1, der.OCTETS).content)
 
