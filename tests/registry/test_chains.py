@@ -105,7 +105,7 @@ def judged(der: bytes, *times: int) -> None:
     (b"\x81\x13release", b"\x8f\x13release"),  # an address of no known kind
     (b"\x30\x0a\x06\x03\x55\x1d\x0f", b"\x30\x0a\x06\x03\x55\x1d\x13"),  # an extension twice, where it is there
     (GOOD[-8:], b"\x30\x80" * 4),
-])
+], ids=["version", "integer", "enumerated", "address", "twice", "end"])
 def test_malformed_certificates_are_signatures_that_do_not_count(old: bytes, new: bytes) -> None:
     """Whatever cryptography thinks of them: one that anybody could add must not keep the others from being seen."""
     judged(GOOD, NOW)
