@@ -90,9 +90,10 @@ class TimeAuthority:
     def stamp(self, data: bytes, time: int | str = NOW, *, status: int = 0, with_certificates: bool = False,
               kind: str = TST_INFO, version: int = 1, signed_kind: str = TST_INFO, attribute: str = "v2",
               named: bytes = b"", hash_: str = SHA256, more: bytes = b"", other: bytes = b"", signers: int = 1,
-              accuracy: int = 1, key: PrivateKey | None = None, by_identifier: bool = False, method: str = "") -> bytes:
-        """`more` goes to the end of TSTInfo, `other` in place of what is signed. `method` is the algorithm of the
-        signature."""
+              accuracy: int = 1, key: PrivateKey | None = None, by_identifier: bool = False, method: str = "",
+              attributes: Sequence[bytes] = ()) -> bytes:
+        """`more` goes to the end of TSTInfo, `other` in place of what is signed, `attributes` beside those that belong
+        there. `method` is the algorithm of the signature."""
         when = datetime.fromtimestamp(time, UTC).strftime("%Y%m%d%H%M%SZ") if isinstance(time, int) else time
         info = sequence(integer(version), oid("1.2.3"), sequence(algorithm(hash_), tlv(
             0x04, hashlib.sha256(data).digest())), integer(4711), tlv(0x18, when.encode()),
@@ -103,10 +104,10 @@ class TimeAuthority:
             "v2": ("1.2.840.113549.1.9.16.2.47", sequence(sequence(sequence(tlv(
                 0x04, hashlib.sha256(der).digest()))))),
         }.get(attribute)
-        attributes = [("1.2.840.113549.1.9.3", oid(signed_kind)),
-                      ("1.2.840.113549.1.9.4", tlv(0x04, hashlib.sha256(other or info).digest())),
-                      *([identified] if identified else [])]
-        encoded = sorted(sequence(oid(name), tlv(0x31, value)) for name, value in attributes)
+        needed = [("1.2.840.113549.1.9.3", oid(signed_kind)),
+                  ("1.2.840.113549.1.9.4", tlv(0x04, hashlib.sha256(other or info).digest())),
+                  *([identified] if identified else [])]
+        encoded = sorted([*(sequence(oid(name), tlv(0x31, value)) for name, value in needed), *attributes])
         key = key or self._key
         method = method or next(found for kind, found in ALGORITHMS.items() if isinstance(key, kind))
         own = tlv(0x80, self._identifier.digest) if by_identifier else sequence(
