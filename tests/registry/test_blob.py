@@ -290,6 +290,24 @@ class TestClose:
             assert reader._queued <= 10 << 20
         assert not self.threads()
 
+    def test_what_unpacks_is_ended_too(self, server: ScriptedServer, source: RegistrySource) -> None:
+        """By the thread, and not when the last reference to it goes: it may hold files, or a lock."""
+        ended = threading.Event()
+
+        def unpack(pieces: Iterator[bytes]) -> Iterator[bytes]:
+            try:
+                while True:
+                    yield bytes(1 << 20)
+            finally:
+                ended.set()
+
+        server.serve(path(GZIP), Reply(body=GZIP.blob))
+        reader = LayerReader(source, described(GZIP), GZIP.diff_id, max_size=3 << 20, unpack=unpack)
+        with pytest.raises(LayerTooLarge):
+            list(iter(lambda: reader.read(1 << 20), b""))
+        assert ended.wait(5)
+        reader.close()
+
 
 class TestSmallBlobs:
     def test_read(self, server: ScriptedServer, source: RegistrySource) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -135,6 +136,20 @@ def test_a_small_delta_gives_a_large_tar_a_piece_at_a_time() -> None:
     assert max(len(piece) for piece in pieces) <= 1 << 20
 
 
+@pytest.mark.parametrize(("limit", "unit", "why"), [
+    ("MAX_FILES", opened("one"), "names files more than 1000 times"),
+    ("MAX_FILES", as_patch(ONE, b""), "names files more than 1000 times"),
+    ("MAX_DICTIONARIES", as_patch(ONE, b""), "more than 1000 bytes together"),
+])
+def test_work_that_gives_nothing_has_an_end(monkeypatch: pytest.MonkeyPatch, limit: str, unit: bytes, why: str,
+                                            ) -> None:
+    """A million of either is a few hundred bytes, and would take minutes to years."""
+    monkeypatch.setattr(tarpatch, limit, 1000)
+    assert len(tar_diff([opened("one"), unit * 2000], MAGIC_2)) < 2000
+    with pytest.raises(OciError, match=why):
+        made(opened("one"), unit * 2000, magic=MAGIC_2)
+
+
 def test_files_are_closed_when_nobody_reads_on() -> None:
     memory = Memory(one=ONE)
     pieces = patched(iter([tar_diff([opened("one"), *[sought(0), copied(len(ONE))] * 100])]), memory)
@@ -184,6 +199,21 @@ class TestVersion2:
         frame = stream.compress(bytes(1000)) + stream.flush()
         with pytest.raises(OciError, match="is not valid"):
             self.made(opened("old"), b"\5" + number(len(frame)) + frame)
+
+    def test_one_dictionary_at_a_time(self) -> None:
+        """The layers of an image are made together, and each dictionary may take 128 MiB."""
+        first, second = (patched(iter([tar_diff([opened("old"), as_patch(self.OLD, self.NEW * 20)], MAGIC_2)]),
+                                 Memory(old=self.OLD)) for _ in range(2))
+        next(first)
+        made: list[bytes] = []
+        other = threading.Thread(target=lambda: made.extend(second))
+        other.start()
+        other.join(0.2)
+        assert not made
+        for _ in first:
+            pass
+        other.join()
+        assert b"".join(made) == self.NEW * 20
 
     def test_what_is_left_unread_of_a_patch_is_skipped(self) -> None:
         def pieces() -> Iterator[bytes]:

@@ -31,9 +31,9 @@ MEDIA_TYPE = "application/vnd.tar-diff"
 
 MAX_PATH = 4096
 """Bytes of the path of a file."""
-MAX_INSTRUCTIONS = 64 << 20
-"""Instructions in one delta. A layer takes a few for each of its files and each change in one; each takes about a
-microsecond, whether or not anything comes out of it."""
+MAX_INSTRUCTIONS = 32 << 20
+"""Instructions in one delta. A layer takes a few for each of its files and each change in one; each takes a few
+microseconds, whether or not anything comes out of it, and next to no byte of the delta."""
 
 _VERSIONS = {b"tardf1\n\0": 1, b"tardf2\n\0": 2}
 _MAGIC = 8

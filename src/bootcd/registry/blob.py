@@ -16,7 +16,7 @@ import hashlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 from typing import Protocol
 
@@ -291,6 +291,8 @@ class LayerReader:
         except BaseException as failure:  # carried over to whoever reads
             error = failure
         finally:
+            if isinstance(self._pieces, Generator):
+                self._pieces.close()  # what it holds, such as old files, is not for the garbage collector to find
             self._transfer.close()
             if self._partial is not None:
                 self._partial.close()

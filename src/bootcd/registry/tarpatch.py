@@ -2,12 +2,14 @@
 """The tar that a tar-diff makes (`formats.tardiff`) of files that are here.
 
 What comes out is the tar of a layer, byte by byte; whoever reads it checks the diff ID, so neither the delta nor the
-files have to be believed. It is bounded by what reads it: nothing here asks for more than it hands on, but for the
-dictionaries of version 2, which are whole files.
+files have to be believed. How much comes out is bounded by whoever reads it. What can be asked for without anything
+coming out is bounded here: files that are named, and the dictionaries of version 2, which are whole files. A million of
+either compress to nothing.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -20,6 +22,14 @@ from .decompress import CHUNK, decompress, together
 MAX_DICTIONARY = 128 << 20
 """Largest file, in bytes, that a patch of version 2 may be for, and the largest window that it may have. Both are held
 in memory."""
+MAX_DICTIONARIES = 16 << 30
+"""Bytes of all files that one delta has patches for."""
+MAX_FILES = 1 << 20
+"""How often one delta may name a file or have a patch. An image has half as many names; each takes about 30
+microseconds."""
+
+_PATCHING = threading.Lock()
+"""One at a time, since each takes up to three times MAX_DICTIONARY of memory."""
 
 
 class OldFile(Protocol):
@@ -74,8 +84,11 @@ class _Cursor:
         self._files = files
         self._file: OldFile | None = None
         self._path = b""
+        self._files_left = MAX_FILES
+        self._dictionaries_left = MAX_DICTIONARIES
 
     def open(self, path: bytes) -> None:
+        self._count_file()
         self.close()
         self._file = self._files.open(path)
         self._path = path
@@ -105,6 +118,14 @@ class _Cursor:
         if file.size > MAX_DICTIONARY:
             raise OciError(f"tar-diff: a patch for {_shown(self._path)}, which has {file.size} bytes, more than "
                            f"{MAX_DICTIONARY}")
+        self._count_file()
+        self._dictionaries_left -= file.size
+        if self._dictionaries_left < 0:
+            raise OciError(f"tar-diff: patches for files of more than {MAX_DICTIONARIES} bytes together")
+        with _PATCHING:
+            yield from self._patch(file, pieces)
+
+    def _patch(self, file: OldFile, pieces: Iterator[bytes]) -> Iterator[bytes]:
         content = zstandard.ZstdCompressionDict(file.read(file.size, 0), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
         self.position = file.size
         decoder = zstandard.ZstdDecompressor(dict_data=content, max_window_size=MAX_DICTIONARY)
@@ -114,6 +135,11 @@ class _Cursor:
                 yield data
         except zstandard.ZstdError as error:
             raise OciError(f"tar-diff: a patch for {_shown(self._path)} is not valid: {error}") from None
+
+    def _count_file(self) -> None:
+        self._files_left -= 1
+        if self._files_left < 0:
+            raise OciError(f"tar-diff: it names files more than {MAX_FILES} times")
 
     def _opened(self, size: int) -> OldFile:
         if self._file is None:
