@@ -142,6 +142,33 @@ class TestContents:
         with pytest.raises(OciError, match="more than 3 files"):
             parse_contents([table(*(entry(offset=n, endOffset=n + 1) for n in range(1, 6)))], 100)
 
+    def test_too_many_entries(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Directories by the million compress to nothing, and each has to be read."""
+        monkeypatch.setattr(zstdchunked, "MAX_ENTRIES", 3)
+        directory = {"type": "dir", "name": "x"}
+        parse_contents([table(*[directory] * 3)], 100)
+        with pytest.raises(OciError, match="more than 3 entries"):
+            parse_contents([table(*[directory] * 4)], 100)
+        with pytest.raises(OciError, match="more than 3 entries"):
+            list(parse_tar_split([b'{"type":1}' * 4]))
+
+    def test_nothing_is_kept_but_what_is_of_use(self) -> None:
+        """Other keys may hold anything, of which as JSON there are megabytes, and as objects gigabytes."""
+        other = b",".join(b'"%d":[%s]' % (number, b"[]," * 100_000 + b"0") for number in range(20))
+        with traced() as memory:
+            assert parse_contents(cut(b'{"version":1,' + other + b"}", 1 << 16), 100) == ([], None)
+        assert memory.peak < 60 << 20
+        many = b",".join(b'"%d":0' % number for number in range(200))
+        with pytest.raises(OciError, match="more than 100 keys"):
+            parse_contents([b'{"version":1,' + many + b"}"], 100)
+
+    def test_the_end_is_not_copied_for_each_entry(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        filled = []
+        fill = zstdchunked._Text._fill
+        monkeypatch.setattr(zstdchunked._Text, "_fill", lambda text: (filled.append(text), fill(text)))
+        parse_contents([table(*[{"type": "dir"}] * 20_000)], 100)
+        assert len(filled) < 5
+
     def test_memory_is_bounded_by_one_value(self) -> None:
         """100 MB of a table, of which nothing is kept."""
         def pieces() -> Iterator[bytes]:

@@ -36,6 +36,8 @@ MAX_UNPACKED = 512 << 20
 """The same, decompressed. It is read as a stream."""
 MAX_CONTENTS = 400_000
 """Most files in one layer; each takes about 250 bytes of memory."""
+MAX_ENTRIES = 2_000_000
+"""Most entries of a table. What is no content, such as a directory, takes no memory, but as much time as any other."""
 
 _PREFIXES = ("io.github.containers.zstd-chunked.", "io.containers.zstd-chunked.")
 _POSITION = re.compile(r"([0-9]{1,15}):([0-9]{1,10}):([0-9]{1,10})(?::([0-9]{1,3}))?")
@@ -43,6 +45,8 @@ _CRFS = "1"
 _FRAME_HEADER = 8
 _AHEAD = 1 << 20  # characters of one value: an entry with its xattrs, or a header of tar in base64
 _SPACE = re.compile(r"[ \t\n\r]*")
+_MAX_KEYS = 100
+"""Beside the entries; whatever they hold is read and left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,24 +135,29 @@ def parse_contents(pieces: Iterable[bytes], end: int) -> tuple[list[Content], st
     """
     text = _Text(pieces, "table of contents")
     found: list[Content] = []
-    rest: dict[str, Any] = {}
+    keys: set[str] = set()
+    wanted: dict[str, Any] = {"version": None, "tarSplitDigest": None}
     text.expect("{")
     more = text.peek() != "}"
     while more:
         key = text.value()
         text.expect(":")
-        if not isinstance(key, str) or key in rest:
+        if not isinstance(key, str) or key in keys:
             raise text.error("a key is no string, or appears twice")
-        rest[key] = None
+        if len(keys) == _MAX_KEYS:
+            raise text.error(f"more than {_MAX_KEYS} keys")
+        keys.add(key)
         if key == "entries" and text.peek() == "[":
             _parse_entries(text, found, end)
         else:
-            rest[key] = text.value()
+            value = text.value()
+            if key in wanted:
+                wanted[key] = value
         more = text.expect(",}") == ","
-    if not rest:
+    if not keys:
         text.expect("}")
     text.expect("")
-    top = JsonObject("table of contents", rest, OciError)
+    top = JsonObject("table of contents", wanted, OciError)
     if top.integer("version") != 1:
         raise top.error("version", "expected 1")
     found.sort(key=lambda content: content.start)
@@ -172,7 +181,7 @@ def _parse_entries(text: _Text, found: list[Content], end: int) -> None:
             found.append(content)
             if len(found) > MAX_CONTENTS:
                 raise text.error(f"more than {MAX_CONTENTS} files")
-        number += 1
+        number = text.count(number)
         more = text.expect(",]") == ","
     if not number:
         text.expect("]")
@@ -214,7 +223,7 @@ def parse_tar_split(pieces: Iterable[bytes]) -> Iterator[bytes | int]:
             raise entry.error("type", f"{kind} is not known")
         elif entry.value.get("size"):
             yield entry.integer("size")
-        number += 1
+        number = text.count(number)
 
 
 def plan(
@@ -267,6 +276,12 @@ class _Text:
     def error(self, what: str) -> OciError:
         return OciError(f"{self._name}, near character {self._passed + self._position}: {what}")
 
+    def count(self, number: int) -> int:
+        """One entry more."""
+        if number == MAX_ENTRIES:
+            raise self.error(f"more than {MAX_ENTRIES} entries")
+        return number + 1
+
     def peek(self) -> str:
         """The next character that is no white space; "" at the end."""
         while True:
@@ -288,7 +303,7 @@ class _Text:
 
     def value(self) -> Any:
         self.peek()
-        if len(self._buffer) - self._position < _AHEAD:
+        if len(self._buffer) - self._position < _AHEAD and not self._ended:
             self._fill()
         try:
             value, self._position = DECODER.raw_decode(self._buffer, self._position)
