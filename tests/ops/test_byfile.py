@@ -8,6 +8,8 @@ import os
 import random
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -16,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from bootcd.config import Config
-from bootcd.errors import BootcdError, DiffIdMismatch, LayerTooLarge
+from bootcd.errors import BlobNotFound, BootcdError, DiffIdMismatch, LayerTooLarge
 from bootcd.formats.fsverity import measure
 from bootcd.store import fsck
 from bootcd.store.layers import layer_name
@@ -313,6 +315,30 @@ class TestTrouble:
         assert "whole after all" in str(machine.progress)
         assert "is missing" in str(machine.progress)
         assert machine.state(image) == same
+
+    @pytest.mark.parametrize("silent", [True, False])
+    def test_a_look_ends_with_the_pull(self, machine: Machine, server: ScriptedServer, silent: bool) -> None:
+        """A server that does not send the table of one layer keeps nobody from ending because of another one."""
+        slow, missing = ChunkedLayer(files(changed=6)), Layer([File("usr/new", os.urandom(5000))])
+        serve_image(server, ImageBuilder([slow, missing]))
+        asked = threading.Event()
+
+        def stall(seen: Seen) -> Reply:
+            asked.set()
+            if silent:
+                server.sleep(60)
+            return Reply(body=slow.blob, cut_after=0, stall=60)
+
+        def refuse(seen: Seen) -> Reply:
+            assert asked.wait(10)
+            return Reply(404)
+
+        server.serve(f"/v2/os/blobs/{slow.digest}", stall)
+        server.serve(f"/v2/os/blobs/{missing.digest}", refuse)
+        began = time.monotonic()
+        with pytest.raises(BlobNotFound):
+            machine.pull(f"{server.host}/os:1")
+        assert time.monotonic() - began < 15
 
     def test_the_registry_is_gone_in_the_middle(self, machine: Machine, server: ScriptedServer) -> None:
         layer = ChunkedLayer(files(changed=6))

@@ -7,7 +7,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -38,7 +38,7 @@ BLOBS = f"/v2/os/blobs/{LAYER.digest}"
 class Here:
     """The content of one file."""
 
-    def find(self, wanted: Mapping[bytes, int]) -> set[bytes]:
+    def find(self, wanted: Mapping[bytes, int], ended: Callable[[], bool]) -> set[bytes]:
         return {hashlib.sha256(KEPT).digest()} & set(wanted)
 
     def read(self, digest: bytes) -> Iterator[bytes]:

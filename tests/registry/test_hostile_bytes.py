@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -38,7 +38,7 @@ CHUNKED = Descriptor("application/vnd.oci.image.layer.v1.tar+zstd", sha256(b"hel
 class Nothing:
     """No content is here."""
 
-    def find(self, wanted: Mapping[bytes, int]) -> tuple[()]:
+    def find(self, wanted: Mapping[bytes, int], ended: Callable[[], bool]) -> tuple[()]:
         return ()
 
     def read(self, digest: bytes) -> Iterator[bytes]:

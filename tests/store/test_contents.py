@@ -56,6 +56,16 @@ def test_asked_again(repo):
         assert contents.find(wanted(content)) == {digest(content)}
 
 
+def test_a_look_that_has_ended_reads_no_more(repo):
+    contents = [bytes([number]) * 100 for number in range(20)]
+    fill(repo, *contents)
+    asked = []
+    looking = Contents(repo)
+    found = looking.find(wanted(*contents), lambda: len(asked) > 5 or asked.append(1))
+    assert len(found) < 10
+    assert looking.find(wanted(*contents)) == set(wanted(*contents))
+
+
 def test_another_size_is_not_read(repo):
     fill(repo, b"a" * 100, b"b" * 200)
     contents = Contents(repo)

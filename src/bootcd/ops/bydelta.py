@@ -10,8 +10,7 @@ that a delta says counts.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable
 from functools import partial
 
 from ..config import Config
@@ -31,7 +30,7 @@ from ..formats.oci import DELTA, Descriptor
 from ..formats.ocidelta import Delta
 from ..linux.room import Guard
 from ..model import Progress
-from ..registry.blob import LayerReader
+from ..registry.blob import Hold, LayerReader
 from ..registry.carried import is_remote
 from ..registry.referrers import artifacts
 from ..registry.sources import FetchedManifest, Source
@@ -60,9 +59,9 @@ class ByDelta:
     def __init__(
         self, repository: Repository, source: Source, fetched: FetchedManifest,
         missing: Iterable[tuple[Descriptor, str]], config: Config, guard: Guard, progress: Progress,
-        hold: Callable[[LayerReader], AbstractContextManager[LayerReader]], savings: Savings,
+        hold: Hold, savings: Savings,
     ) -> None:
-        """`hold` is what a reader is used within. Raises as `check_delta`."""
+        """Raises as `check_delta`."""
         self._repository = repository
         self._source = source
         self._digest = fetched.digest

@@ -8,7 +8,6 @@ with a note and the whole layer. The layer is verified by its diff ID as the who
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 
 from ..config import Config
@@ -16,7 +15,7 @@ from ..errors import BootcdError, FormatError, ImageUnusable, IntegrityError, Re
 from ..formats.oci import Descriptor
 from ..linux.room import Guard
 from ..model import Progress
-from ..registry.blob import LayerReader
+from ..registry.blob import Hold, LayerReader
 from ..registry.chunked import ChunkedLayer, examine, is_chunked
 from ..registry.sources import Ranged, Source
 from ..store.contents import Contents
@@ -33,15 +32,16 @@ class ByFile:
 
     def __init__(
         self, repository: Repository, source: Source, config: Config, guard: Guard, progress: Progress,
-        hold: Callable[[LayerReader], AbstractContextManager[LayerReader]], savings: Savings,
+        hold: Hold, ended: Callable[[], bool], savings: Savings,
     ) -> None:
-        """`hold` is what a reader is used within."""
+        """`ended` tells whether the pull has."""
         self._repository = repository
         self._source = source
         self._max_size = config.pull_max_layer_size
         self._guard = guard
         self._progress = progress
         self._hold = hold
+        self._ended = ended
         self._savings = savings
         self._contents = Contents(repository)
         self._off = not config.pull_by_file or not self._contents
@@ -52,7 +52,7 @@ class ByFile:
         try:
             if self._off or not isinstance(source, Ranged) or not is_chunked(descriptor):
                 return None
-            layer = examine(source, descriptor, self._contents)
+            layer = examine(source, descriptor, self._contents, self._hold, self._ended)
         except _INSTEAD as error:
             self._note(descriptor, f"is fetched whole: {error}")
             return None

@@ -57,7 +57,8 @@ class Layers:
         self._readers: set[LayerReader] = set()
         self._stopped = False
         self._savings = Savings()
-        self._by_file = ByFile(repository, source, config, self._guard, progress, self._held, self._savings)
+        self._by_file = ByFile(repository, source, config, self._guard, progress, self._held, lambda: self._stopped,
+                               self._savings)
         self._by_delta = ByDelta(repository, source, fetched, self.left, config, self._guard, progress, self._held,
                                  self._savings)
 

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
 
@@ -68,14 +69,21 @@ def read_blob(source: Blobs, descriptor: Descriptor, limit: int) -> bytes:
     what = f"{source.reference}: blob {descriptor.digest}"
     if descriptor.size > limit:
         raise OciError(f"{what}: {descriptor.size} bytes are more than the {limit} that are permitted")
-    return b"".join(_Transfer(source, descriptor, what, SilentProgress()))
+    return b"".join(Transfer(source, descriptor, what, SilentProgress()))
+
+
+def read_held(source: Blobs, descriptor: Descriptor, limit: int, hold: Hold) -> bytes:
+    """As `read_blob`, for who can be told to end while a server takes its time: within `hold`, which may stop it.
+    Raises ValueError then."""
+    with hold(LayerReader(source, descriptor, descriptor.digest, max_size=limit, unpack=iter)) as reader:
+        return b"".join(iter(lambda: reader.read(limit), b""))
 
 
 class _Closed(Exception):
     """The reader was closed; ends the thread."""
 
 
-class _Transfer:
+class Transfer:
     """The raw bytes of one blob. Ends normally only when all of them were as the descriptor says.
 
     `wait` sleeps between attempts, and for the bandwidth limit, and may raise to end it. What has come is kept in
@@ -167,6 +175,10 @@ class _Transfer:
             self._partial.complete()
 
 
+Hold = Callable[["LayerReader"], AbstractContextManager["LayerReader"]]
+"""What a reader is used within; closes it, and may stop it before."""
+
+
 class LayerReader:
     """A layer's uncompressed tar stream, as a file that can be read once.
 
@@ -199,12 +211,12 @@ class LayerReader:
         self._error: BaseException | None = None
         self._current = memoryview(b"")
         self._partial = partial
-        self._transfer: _Transfer | Pieces
+        self._transfer: Transfer | Pieces
         self._pieces: Iterator[bytes]
         if pieces is not None:
             self._transfer = self._pieces = pieces(self._pause)
         else:
-            transfer = _Transfer(source, descriptor, self._what, progress or SilentProgress(), self._pause, partial)
+            transfer = Transfer(source, descriptor, self._what, progress or SilentProgress(), self._pause, partial)
             self._transfer, self._pieces = transfer, unpack(transfer)
         # A daemon, because nothing wakes it up while a server takes its time to answer at all.
         self._thread = threading.Thread(target=self._run, name=f"layer {descriptor.digest[:19]}", daemon=True)
@@ -326,7 +338,7 @@ class LayerReader:
         raise OciError(f"{self._what}: {error}") from None
 
 
-class Part(_Transfer):
+class Part(Transfer):
     """Bytes from the middle of a blob: their number is checked, nothing else. For who checks what is made of them."""
 
     def _finish(self) -> None:

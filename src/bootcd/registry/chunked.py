@@ -15,7 +15,7 @@ and all; so without tar-split, headers are just more bytes that are missing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -33,7 +33,7 @@ from ..formats.zstdchunked import (
     plan,
 )
 from ..model import Progress
-from .blob import Part, Pieces, Wait, read_blob
+from .blob import Hold, Part, Pieces, Transfer, Wait, read_held
 from .decompress import decompress, together
 from .sources import BlobStream, Ranged
 
@@ -49,8 +49,9 @@ _WORTH = 0.9
 class Local(Protocol):
     """Contents that are here."""
 
-    def find(self, wanted: Mapping[bytes, int]) -> Collection[bytes]:
-        """Which of these contents, SHA-256 → size, are here. They were read and hashed."""
+    def find(self, wanted: Mapping[bytes, int], ended: Callable[[], bool]) -> Collection[bytes]:
+        """Which of these contents, SHA-256 → size, are here. They were read and hashed; when it has `ended`, not all
+        of them were."""
 
     def read(self, digest: bytes) -> Iterator[bytes]:
         """One that was found, a piece at a time. Raises IntegrityError, RepositoryError."""
@@ -84,22 +85,25 @@ class ChunkedLayer:
         return _Assembly(self, local, progress, wait)
 
 
-def examine(source: Ranged, descriptor: Descriptor, local: Local) -> ChunkedLayer:
-    """Fetch the table of contents of a layer, and see what is here.
+def examine(source: Ranged, descriptor: Descriptor, local: Local, hold: Hold = lambda reader: reader,
+            ended: Callable[[], bool] = lambda: False) -> ChunkedLayer:
+    """Fetch the table of contents of a layer, and see what is here. It ends early when the reader that is used within
+    `hold` is stopped, by ValueError, or when `ended` says so.
 
     Raises OciError when it cannot be used, BlobMismatch, and what the source raises.
     """
     tables = find_tables(descriptor.annotations, descriptor.size)
     if tables is None:
         raise OciError(f"layer {descriptor.digest} has no table of contents")
-    packed = _read(source, descriptor, tables.contents, tables.contents_digest)
+    packed = read_held(_View(source, descriptor, tables.contents.offset),
+                       _described(tables.contents, tables.contents_digest), MAX_TABLE, hold)
     contents, digest = parse_contents(_unpack(packed, tables.contents), tables.end)
     tar_split = tables.tar_split
     if digest is not None or tables.tar_split_digest is not None:
         tables = replace(tables, tar_split_digest=digest or tables.tar_split_digest)
     else:
         tar_split = None  # an early version: nothing says that it belongs to this manifest
-    here = local.find({content.digest: content.size for content in contents})
+    here = local.find({content.digest: content.size for content in contents}, ended)
     runs = plan(contents, here, tables.end, headers=tar_split is not None, gap=GAP, most=MOST_RUNS)
     size = sum(run.size for run in runs) + tables.contents.size + (tar_split.size if tar_split is not None else 0)
     return ChunkedLayer(source, descriptor, tables, tar_split, tuple(contents), tuple(runs), tables.contents.size, size)
@@ -113,7 +117,8 @@ class _Assembly:
         self._local = local
         self._progress = progress
         self._wait = wait
-        self._part: Part | None = None
+        self._part: Transfer | None = None
+        self._what = f"{layer.source.reference}: layer {layer.descriptor.digest}"
         self._closed = threading.Event()
         self._before = layer.asked
         self._pieces = together(self._assembled())
@@ -156,9 +161,9 @@ class _Assembly:
     def _by_tar_split(self, table: Table) -> Iterator[bytes]:
         layer = self._layer
         contents, runs = layer.contents, iter(layer.runs)
-        packed = _read(layer.source, layer.descriptor, table, layer.tables.tar_split_digest or "")
-        self._before += len(packed)
-        self._progress.advance(len(packed))
+        view = _View(layer.source, layer.descriptor, table.offset)
+        packed = b"".join(self._transferred(Transfer(
+            view, _described(table, layer.tables.tar_split_digest or ""), self._what, self._progress, self._wait)))
         run = next(runs, None)
         number = fetched = 0
         for item in parse_tar_split(_unpack(packed, table)):
@@ -185,11 +190,14 @@ class _Assembly:
 
     def _run(self, run: Run) -> Iterator[bytes]:
         layer = self._layer
-        what = f"{layer.source.reference}: layer {layer.descriptor.digest}"
-        self._part = Part(_View(layer.source, layer.descriptor, run.start), replace(layer.descriptor, size=run.size),
-                          what, self._progress, self._wait)
+        part = Part(_View(layer.source, layer.descriptor, run.start), replace(layer.descriptor, size=run.size),
+                    self._what, self._progress, self._wait)
+        return decompress(self._transferred(part), "zstd")
+
+    def _transferred(self, part: Transfer) -> Iterator[bytes]:
+        self._part = part
         try:
-            yield from decompress(self._part, "zstd")
+            yield from part
         finally:
             self.close()
 
@@ -208,9 +216,9 @@ class _View:
         return self._source.part(self._whole, self._start + offset, descriptor.size - offset)
 
 
-def _read(source: Ranged, whole: Descriptor, table: Table, digest: str) -> bytes:
-    """A table as it was sent, its digest checked."""
-    return read_blob(_View(source, whole, table.offset), Descriptor("", digest, table.size), MAX_TABLE)
+def _described(table: Table, digest: str) -> Descriptor:
+    """A table as it is sent, as a blob of its own."""
+    return Descriptor("", digest, table.size)
 
 
 def _unpack(packed: bytes, table: Table) -> Iterable[bytes]:

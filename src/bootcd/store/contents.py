@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
 from ..errors import BootcdError
 from ..formats.splitstream import ContentType, External
@@ -40,22 +41,27 @@ class Contents:
         """Whether there is a layer at all."""
         return any(name.startswith(LAYER_PREFIX) for name in self._repo.streams.names())
 
-    def find(self, wanted: Mapping[bytes, int]) -> set[bytes]:
+    def find(self, wanted: Mapping[bytes, int], ended: Callable[[], bool] = lambda: False) -> set[bytes]:
         """Which of the contents, SHA-256 → size, are here: hashed now or by an earlier call. What cannot be read is
-        not here."""
+        not here. The sizes may be those of all objects, so `ended`, which may say at any time that nobody waits any
+        more, is asked for each piece."""
         with self._lock:
             if self._sizes is None:
                 self._sizes = self._scan()
             sizes = set(wanted.values())
             todo = [digest for size in sizes for digest in self._sizes.pop(size, ())]
             batches = [todo[start : start + _BATCH] for start in range(0, len(todo), _BATCH)]
+            interrupted = threading.Event()
             with ThreadPoolExecutor(WORKERS, "contents") as pool:
                 try:
-                    for found in pool.map(self._hash_all, batches):
+                    for found in pool.map(partial(self._hash_all, lambda: interrupted.is_set() or ended()), batches):
                         self._objects.update(found)
                 except BaseException:
+                    interrupted.set()
                     pool.shutdown(wait=True, cancel_futures=True)
                     raise
+            if ended():
+                self._sizes = None
             return {digest for digest in wanted if digest in self._objects or digest in self._small}
 
     def read(self, digest: bytes) -> Iterator[bytes]:
@@ -87,13 +93,15 @@ class Contents:
             if entry.type is EntryType.FILE and content:
                 yield entry.size, content
 
-    def _hash_all(self, digests: Iterable[bytes]) -> dict[bytes, bytes]:
+    def _hash_all(self, ended: Callable[[], bool], digests: Iterable[bytes]) -> dict[bytes, bytes]:
         """The objects by their SHA-256; one that cannot be read is left out."""
-        found = {}
+        found: dict[bytes, bytes] = {}
         for digest in digests:
             hasher = hashlib.sha256()
             with suppress(BootcdError):
                 for piece in self._repo.objects.chunks(digest, check=False):
+                    if ended():
+                        return found
                     hasher.update(piece)
                 found[hasher.digest()] = digest
         return found
