@@ -15,9 +15,12 @@ import pytest
 from bootcd.errors import EspFull, RootFull
 from bootcd.linux.room import Guard
 from cli.conftest import Machine
-from kit import loopback
+from kit import deltas, loopback
+from kit.deltas import DeltaBuilder, data, tar_diff
 from kit.images import File, ImageBuilder, Layer
 from kit.os_images import base_layer, os_image
+from kit.pulling import serve_image
+from kit.scripted_server import ScriptedServer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount a file system")
 
@@ -159,6 +162,23 @@ def test_the_oldest_deployment_makes_way(small: Machine) -> None:
     assert done.status == 0, done.err
     assert "goes: there is no room for the new one" in done.err
     assert small.versions() == ["1.4", "1.3", "1.0"]
+    small.sound()
+
+
+def test_no_deployment_makes_way_for_what_a_delta_writes(small: Machine) -> None:
+    """Anybody who may push can attach one; the image itself fits well."""
+    assert small("pin", "1.1").status == 0
+    old, new = os_image("1.1"), os_image("1.2", more=[layer("usr/lib/new", 1_500_000)])
+    junk = Layer([File(f"usr/lib/{number}", bytes(90_000 + number)) for number in range(220)]).tar
+    with ScriptedServer() as server:
+        serve_image(server, new)
+        deltas.serve(server, DeltaBuilder(old, new, tar_diffs={2: tar_diff([data(junk)])}))
+        fill(small.path, left=Guard(small.path).reserve + 6_000_000)
+        done = small("switch", f"{server.host}/os:1")
+    assert done.status == 0, done.err
+    assert "The delta is left aside" in done.err
+    assert "no room for the new one" not in done.err
+    assert small.versions() == ["1.2", "1.1"]
     small.sound()
 
 

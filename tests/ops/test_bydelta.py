@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import subprocess
+import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ import pytest
 
 from bootcd.config import Config
 from bootcd.errors import BlobMismatch, BootcdError, DeltaUnusable, DiffIdMismatch, LayerTooLarge, OciError
-from bootcd.formats.fsverity import Algorithm
+from bootcd.formats.fsverity import Algorithm, measure
 from bootcd.ops.direct import DirectHost
 from bootcd.ops.trees import canonical
 from bootcd.store import fsck
@@ -29,7 +33,7 @@ from kit.pull_machine import Machine, Notes, State
 from kit.pulling import serve_image
 from kit.push import push
 from kit.registry_server import RegistryServer, available
-from kit.scripted_server import Reply, ScriptedServer
+from kit.scripted_server import Reply, ScriptedServer, Seen
 
 
 def noise(seed: int, size: int) -> bytes:
@@ -357,3 +361,132 @@ class TestAttached:
         machine.pull(name)
         assert not [seen for seen in server.seen if deltas.DELTA in seen.query.get("artifactType", ())]
         assert "delta" not in str(machine.progress)
+
+    def test_manifests_that_are_large_are_left_out(self, machine: Machine, server: ScriptedServer, same: State) -> None:
+        """A hundred of 4 MiB would be more than most updates."""
+        large, small = DeltaBuilder(OLD, NEW), DeltaBuilder(OLD, NEW)
+        large.manifest["annotations"]["org.example.padding"] = "x" * (1 << 20)
+        machine.pull(offered(server, large, small))
+        assert machine.state(NEW) == same
+        assert "is made with a delta" in str(machine.progress)
+        assert [asked(server, one.manifest_digest) for one in (large, small)] == [0, 1]
+
+    def test_no_more_than_max_download_even_in_vain(self, machine: Machine, server: ScriptedServer, same: State,
+                                                    ) -> None:
+        size = sum(len(layer.blob) for layer in NEW.layers[1:])
+        wrong = tar_diff([data(noise(9, 600_000))])
+        name = offered(server, DeltaBuilder(OLD, NEW, tar_diffs={1: wrong}))
+        machine.config = Config(pull_max_download=size + 500_000)
+        host = DirectHost(machine.path, None, machine.config, machine.progress, unattended=True)
+        stats = host.image_pull(name, name="it").stats
+        assert machine.state(NEW) == same
+        assert stats.downloaded == size
+        assert "it would be more than max-download" in str(machine.progress)
+
+    def test_more_than_the_layer_can_have(self, machine: Machine, server: ScriptedServer, same: State) -> None:
+        """What a delta gives is bounded by the size of the layer, long before it is by max-layer-size."""
+        endless = tar_diff([data(Layer([File("usr/zeros", bytes(30_000_000))]).tar)])
+        machine.pull(offered(server, DeltaBuilder(OLD, NEW, tar_diffs={1: endless})))
+        assert machine.state(NEW) == same
+        assert f"has more than {16 * len(NEW.layers[1].blob)} bytes when decompressed" in str(machine.progress)
+
+
+class TestOldFilesThatChange:
+    """While they are read, or before."""
+
+    @pytest.mark.parametrize("how", ["gone", "cut", "changed", "link", "directory"])
+    def test_the_layer_comes_whole(self, machine: Machine, server: ScriptedServer, how: str) -> None:
+        name = offered(server, builder := DeltaBuilder(OLD, NEW))
+        part = builder.manifest["layers"][2]
+        with Repository.open(machine.path / "composefs") as repository:
+            path = Path(repository.objects.path(measure(noise(2, 400_000), repository.algorithm)))
+
+        def answer(seen: Seen) -> Reply:
+            path.chmod(0o644)
+            if how == "cut":
+                os.truncate(path, 100_000)
+            elif how == "changed":
+                path.write_bytes(bytes(400_000))
+            else:
+                path.unlink()
+            if how == "link":
+                path.symlink_to("/etc/passwd")
+            elif how == "directory":
+                path.mkdir()
+            return Reply(body=builder.blobs()[part["digest"]])
+
+        server.serve(f"/v2/os/blobs/{part['digest']}", answer)
+        if how == "directory":  # the object cannot be written either
+            with pytest.raises(BootcdError, match="cannot write object"):
+                machine.pull(name)
+        else:
+            machine.pull(name)
+            with Repository.open(machine.path / "composefs") as repository:
+                assert fsck.check(repository).findings == []
+        assert "is fetched otherwise after all" in str(machine.progress)
+
+
+PAD = noise(20, 10_000_000)
+LARGE = ImageBuilder([SAME, Layer([*files(2), File("usr/pad", PAD), File("usr/zeros", bytes(20_000_000))],
+                                  compression=None)])
+"""Its delta is larger than what is fetched again as soon."""
+
+
+class TestKept:
+    def kept(self, machine: Machine) -> dict[str, int]:
+        directory = machine.path / "state/bootcd/downloads"
+        return {path.name: path.stat().st_size for path in directory.iterdir()} if directory.exists() else {}
+
+    def complete(self, machine: Machine, image: ImageBuilder) -> bool:
+        with Repository.open(machine.path / "composefs") as repository:
+            return fsck.check(repository).ok and all(has_layer(repository, one.diff_id) for one in image.layers)
+
+    def test_the_next_process_fetches_only_the_rest(self, machine: Machine, server: ScriptedServer) -> None:
+        builder = DeltaBuilder(OLD, LARGE)
+        name = offered(server, builder, image=LARGE)
+        part = builder.manifest["layers"][2]
+        path, content = f"/v2/os/blobs/{part['digest']}", builder.blobs()[part["digest"]]
+        server.serve(path, Reply(body=content, cut_after=6_000_000, stall=60))
+        command = [sys.executable, "-m", "bootcd.cli", "--sysroot", os.fspath(machine.path), "--quiet", "image", "pull",
+                   name, "--name", "it"]
+        with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}) as process:
+            deadline = time.monotonic() + 30
+            while sum(self.kept(machine).values()) < 4_000_000 and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.kill()
+        kept = self.kept(machine)
+        assert list(kept) == [part["digest"]]
+        assert kept[part["digest"]] >= 4_000_000
+        server.sent.clear()
+        server.serve(path, Reply(body=content))
+        stats = machine.pull(name)
+        assert server.sent[path] == stats.downloaded == len(content) - kept[part["digest"]]
+        assert asked(server, LARGE.layers[1].digest) == 0
+        assert machine.progress.done == machine.progress.total
+        assert self.complete(machine, LARGE)
+        assert self.kept(machine) == {}
+
+    @pytest.mark.parametrize("kept", [bytes(6_000_000), b"x" * 100, b"", None],
+                             ids=["zeros", "few", "none", "directory"])
+    def test_what_is_wrong_is_fetched_anew(self, machine: Machine, server: ScriptedServer, kept: bytes | None) -> None:
+        """As a power cut may leave it."""
+        name = offered(server, builder := DeltaBuilder(OLD, LARGE), image=LARGE)
+        part = builder.manifest["layers"][2]
+        file = machine.path / "state/bootcd/downloads" / part["digest"]
+        file.parent.mkdir(parents=True)
+        if kept is None:
+            file.mkdir()
+        else:
+            file.write_bytes(kept)
+        machine.pull(name)
+        assert ("it is fetched anew" in str(machine.progress)) == bool(kept)
+        assert asked(server, LARGE.layers[1].digest) == 0
+        assert machine.progress.done == machine.progress.total
+        assert self.complete(machine, LARGE)
+
+    def test_a_delta_that_does_not_do_is_not_kept(self, machine: Machine, server: ScriptedServer) -> None:
+        wrong = tar_diff([data(noise(9, 9_000_000))])
+        machine.pull(offered(server, DeltaBuilder(OLD, LARGE, tar_diffs={1: wrong}), image=LARGE))
+        assert "is fetched otherwise after all" in str(machine.progress)
+        assert self.complete(machine, LARGE)
+        assert self.kept(machine) == {}

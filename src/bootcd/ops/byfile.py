@@ -11,20 +11,17 @@ from collections.abc import Callable
 from functools import partial
 
 from ..config import Config
-from ..errors import BootcdError, FormatError, ImageUnusable, IntegrityError, RepositoryError, SourceError
+from ..errors import BootcdError
 from ..formats.oci import Descriptor
 from ..linux.room import Guard
 from ..model import Progress
 from ..registry.blob import Hold, LayerReader
-from ..registry.chunked import ChunkedLayer, examine, is_chunked
+from ..registry.chunked import ChunkedLayer, examine, table_size
 from ..registry.sources import Ranged, Source
 from ..store.contents import Contents
 from ..store.layers import LayerStats, import_layer
 from ..store.repository import Repository
-from .savings import Savings
-
-_INSTEAD = (FormatError, ImageUnusable, IntegrityError, RepositoryError, SourceError)
-"""After these, the whole layer may do better, or its error tells more."""
+from .savings import FINAL, Savings
 
 
 class ByFile:
@@ -49,16 +46,23 @@ class ByFile:
     def import_layer(self, descriptor: Descriptor, diff_id: str) -> LayerStats | None:
         """None when the layer has to be fetched whole. Raises RootFull."""
         source = self._source
+        table = 0
         try:
-            if self._off or not isinstance(source, Ranged) or not is_chunked(descriptor):
+            if self._off or not isinstance(source, Ranged):
+                return None
+            table = table_size(descriptor)
+            if not table or not self._savings.risk(table):
                 return None
             layer = examine(source, descriptor, self._contents, self._hold, self._ended)
-        except _INSTEAD as error:
+        except FINAL:
+            raise
+        except BootcdError as error:
             self._note(descriptor, f"is fetched whole: {error}")
             return None
-        if not layer.is_worth_it:
-            self._savings.count(wasted=layer.asked)
-            self._note(descriptor, "is fetched whole: most of it is new")
+        if not layer.is_worth_it or not self._savings.risk(layer.size - table):
+            self._savings.count(wasted=layer.asked, risked=table)
+            self._note(descriptor, "is fetched whole: most of it is new" if not layer.is_worth_it else
+                       "is fetched whole: if that went wrong, it would be more than max-download")
             return None
         self._note(descriptor, f"is fetched by file: {layer.size} of its {descriptor.size} bytes")
         return self._import(source, layer, diff_id)
@@ -75,13 +79,13 @@ class ByFile:
                 stats = import_layer(self._repository, diff_id, self._guard.counting(reader.read))
             except BootcdError as error:
                 reader.close()
-                self._savings.count(wasted=reader.received)
-                if not isinstance(error, _INSTEAD):
+                self._savings.count(wasted=reader.received, risked=layer.size)
+                if isinstance(error, FINAL):
                     raise
                 self._progress.advance(layer.asked - ahead - reader.received)  # all of it comes again
                 self._note(descriptor, f"is fetched whole after all: {error}")
                 return None
-        self._savings.count(saved=descriptor.size - reader.received)
+        self._savings.count(saved=descriptor.size - reader.received, risked=layer.size)
         return stats
 
     def _note(self, descriptor: Descriptor, what: str) -> None:

@@ -34,8 +34,8 @@ _WRONG = (FormatError, IntegrityError, LayerTooLarge)
 
 
 class Layers:
-    """Layers with their diff IDs. `left` are those that are not in the repository yet, `stats` tells of the others, and
-    `resumed` how many bytes an earlier attempt had left of them."""
+    """Layers with their diff IDs. `left` are those that are not in the repository yet; `stats` and `savings` tell of
+    the others."""
 
     def __init__(
         self, repository: Repository, source: Source, fetched: FetchedManifest,
@@ -44,7 +44,6 @@ class Layers:
         """Raises DeltaUnusable."""
         self.left = list(missing)
         self.stats = LayerStats()
-        self.resumed = 0
         self._repository = repository
         self._source = source
         self._max_layer_size = config.pull_max_layer_size
@@ -56,21 +55,13 @@ class Layers:
         self._lock = threading.Lock()
         self._readers: set[LayerReader] = set()
         self._stopped = False
-        self._savings = Savings()
+        limit = config.pull_max_download
+        spare = limit - partials.to_come(descriptor for descriptor, _ in self.left)
+        self.savings = Savings(spare if limit and self._is_remote else None)
         self._by_file = ByFile(repository, source, config, self._guard, progress, self._held, lambda: self._stopped,
-                               self._savings)
+                               self.savings)
         self._by_delta = ByDelta(repository, source, fetched, self.left, config, self._guard, progress, self._held,
-                                 self._savings)
-
-    @property
-    def saved(self) -> int:
-        """Compressed bytes of imported layers that were here, in other layers."""
-        return self._savings.saved
-
-    @property
-    def wasted(self) -> int:
-        """Bytes that came in the attempt to save some."""
-        return self._savings.wasted
+                                 partials, self.savings)
 
     @property
     def size(self) -> int:
@@ -89,6 +80,10 @@ class Layers:
             return
         for layer in todo:
             self._one(*layer)
+
+    def drop_delta(self) -> bool:
+        """As `ByDelta.drop`."""
+        return self._by_delta.drop()
 
     def _together(self, todo: deque[tuple[Descriptor, str]], count: int) -> None:
         errors: list[BaseException] = []
@@ -170,7 +165,7 @@ class Layers:
                 raise
         with self._lock:
             self.stats.add(stats)
-            self.resumed += partial.resumed if partial is not None else 0
+        self.savings.count(resumed=partial.resumed if partial is not None else 0)
 
     @contextmanager
     def _reader(self, descriptor: Descriptor, diff_id: str, partial: Partial | None) -> Iterator[LayerReader]:

@@ -153,8 +153,7 @@ def check_size(source: Source, offer: Offer, config: Config, partials: Partials)
     """Raises DownloadTooLarge when more is missing than one run may fetch."""
     if not config.pull_max_download or not is_remote(source):
         return
-    here = partials.sizes()
-    size = sum(max(descriptor.size - here.get(descriptor.digest, 0), 0) for descriptor, _ in offer.missing)
+    size = partials.to_come(descriptor for descriptor, _ in offer.missing)
     if size > config.pull_max_download:
         raise DownloadTooLarge(
             f"{source.reference}: {size} bytes in {len(offer.missing)} of {len(offer.layers)} layers would have to be "
@@ -163,14 +162,16 @@ def check_size(source: Source, offer: Offer, config: Config, partials: Partials)
 
 def pull(
     repository: Repository, source: Source, offer: Offer, *, config: Config, progress: Progress, partials: Partials,
-    make_room: Callable[[], bool] = lambda: False,
+    make_room: Callable[[], bool] = lambda: False, tidy: Callable[[], object] = lambda: None,
 ) -> PullStats:
     """Import what is missing, then config and manifest. A layer is visible when it is complete and durable, and what
     has come of a large one is kept in `partials`, so whatever breaks off here costs little. The caller names the image
     once it is of use; until then the next collection may take it.
 
     When the file system is about to be full, `make_room` is called, and what was on its way fetched again if it made
-    some. Raises RootFull otherwise, and what reading the source raises.
+    some. Raises RootFull otherwise, and what reading the source raises. While a delta is used that is attached to the
+    image, it is left at that first, and `tidy` called: what it wrote need be nothing of the image, on whose behalf
+    alone room is made.
     """
     partials.prune({descriptor.digest for descriptor, _ in offer.missing})
     layers = Layers(repository, source, offer.fetched, offer.missing, config=config, progress=progress,
@@ -180,17 +181,19 @@ def pull(
         try:
             layers.fetch(config.pull_parallel)
         except RootFull as error:
-            if not make_room():
+            if layers.drop_delta():
+                tidy()
+            elif not make_room():
                 raise RootFull(f"{error}; the download stops where {layers.size} of {offer.download_size} bytes are "
                                "still to come, compressed, and is kept up to there") from error
     images = OciImages(repository)
     images.put_config(offer.config_data)
     images.put_manifest(offer.fetched.data)
-    stats = layers.stats
+    stats, savings = layers.stats, layers.savings
     return PullStats(
         layers=len(offer.layers), layers_fetched=len(offer.missing),
-        downloaded=offer.download_size - layers.resumed - layers.saved + layers.wasted,
-        reused=offer.reused_size + layers.saved, objects_written=stats.objects_written,
+        downloaded=offer.download_size - savings.resumed - savings.saved + savings.wasted,
+        reused=offer.reused_size + savings.saved, objects_written=stats.objects_written,
         object_bytes_written=stats.bytes_written, objects_reused=stats.objects_reused,
         object_bytes_reused=stats.bytes_reused,
     )

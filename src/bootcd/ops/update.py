@@ -295,7 +295,7 @@ def _deploy(
     check_size(source, offer, session.config, session.partials)
     way = room.prepare(session, offer)
     stats = pull(session.repository, source, offer, config=session.config, progress=session.progress,
-                 partials=session.partials, make_room=way.make)
+                 partials=session.partials, make_room=way.make, tidy=way.tidy)
     composed = compose.compose(session, reference, offer, own=own, disk_kargs=disk_kargs, first=first)
     facts = session.facts()
     known = facts.records.get(composed.record.id)

@@ -57,10 +57,13 @@ class Local(Protocol):
         """One that was found, a piece at a time. Raises IntegrityError, RepositoryError."""
 
 
-def is_chunked(descriptor: Descriptor) -> bool:
-    """Whether a layer may be fetched by file. Raises OciError when its annotations make no sense."""
-    return (descriptor.size > SMALL and descriptor.compression == "zstd"
-            and find_tables(descriptor.annotations, descriptor.size) is not None)
+def table_size(descriptor: Descriptor) -> int:
+    """Bytes that `examine` fetches of a layer; 0 for one that cannot be fetched by file. Raises OciError when its
+    annotations make no sense."""
+    if descriptor.size <= SMALL or descriptor.compression != "zstd":
+        return 0
+    tables = find_tables(descriptor.annotations, descriptor.size)
+    return tables.contents.size if tables is not None else 0
 
 
 @dataclass(frozen=True, slots=True)

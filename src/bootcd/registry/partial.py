@@ -17,7 +17,7 @@ import logging
 import os
 import stat
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,10 +63,19 @@ class Partials:
         """Bytes of each blob that are here, by digest."""
         return {name: state.st_size for name, state in self._files().items()}
 
+    def to_come(self, descriptors: Iterable[Descriptor]) -> int:
+        """Bytes of blobs that are not here."""
+        here = self.sizes()
+        return sum(max(descriptor.size - here.get(descriptor.digest, 0), 0) for descriptor in descriptors)
+
     def remove(self, digest: str) -> None:
-        """Forget what has come of a blob; never an error."""
-        with suppress(OSError):
+        """Forget what has come of a blob; never an error. Where that is not possible nothing is kept from now on, so
+        that nobody goes on with it."""
+        try:
             (self._directory / digest).unlink(missing_ok=True)
+        except OSError as error:
+            log.info("%s is not removed: %s", self._directory / digest, error)
+            self._off = True
 
     def clear(self) -> bool:
         """Make room: remove all, and keep nothing from now on. Returns whether there was anything."""

@@ -55,9 +55,9 @@ class Artifact:
     manifest: Manifest
 
 
-def artifacts(source: Source, digest: str, artifact_type: str) -> Iterator[Artifact]:
+def artifacts(source: Source, digest: str, artifact_type: str, limit: int | None = None) -> Iterator[Artifact]:
     """The artifacts of a type about the manifest `digest`, as they are read; what is broken, or about something else,
-    is passed over.
+    is passed over, and so is what does not fit into `limit` bytes together, for who can do without.
 
     Raises OciError when the list is malformed or too long, and SourceUnreachable, AuthenticationFailed.
     """
@@ -68,6 +68,11 @@ def artifacts(source: Source, digest: str, artifact_type: str) -> Iterator[Artif
         raise OciError(f"{source.reference}: {len(found)} artifacts of type {artifact_type} are attached to {digest}, "
                        f"more than {MAX_REFERRERS}")
     for descriptor in found.values():
+        if limit is not None:
+            if descriptor.size > limit:
+                log.info("%s: %s with %d bytes is left out", source.reference, descriptor.digest, descriptor.size)
+                continue
+            limit -= descriptor.size
         try:
             manifest = source.artifact(descriptor)
         except (OciError, BlobMismatch, BlobNotFound, ImageNotFound) as error:
