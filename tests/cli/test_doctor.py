@@ -154,8 +154,10 @@ def test_a_pull_that_works(doctor: Doctor, server: ScriptedServer) -> None:
     assert found["summary"] == "A pull would work."
     assert [step["step"] for step in found["steps"]] == [
         "name", "registries.conf", "proxy", "certificates", "credentials", "connection", "answer", "manifest",
-        "policy", "config"]
-    assert {step["state"] for step in found["steps"]} == {"ok"}
+        "policy", "config", "layers"]
+    assert {step["state"] for step in found["steps"][:-1]} == {"ok"}
+    assert found["layers"]["state"] == "left-out", "there is no repository"
+    assert f"no repository at {doctor.directory}/sysroot/composefs" in says(found["layers"])
     assert found["name"]["facts"]["tag"] == "1"
     assert "loopback" in says(found["proxy"])
     assert "plain HTTP, which is permitted there" in says(found["connection"])
@@ -648,7 +650,7 @@ def test_an_image_in_a_directory(doctor: Doctor, options: tuple[str, ...]) -> No
     layout = doctor.directory / "layout"
     IMAGE.write_layout(layout, "1")
     found = doctor(f"oci:{layout}:1", status=0)
-    assert [step["step"] for step in found["steps"]] == ["name", "source", "manifest", "policy", "config"]
+    assert [step["step"] for step in found["steps"]] == ["name", "source", "manifest", "policy", "config", "layers"]
     assert found["manifest"]["facts"]["digest"] == IMAGE.manifest_digest
     found = doctor(f"oci:{layout}:2", status=3)
     assert "has no image named '2'" in says(found["source"])

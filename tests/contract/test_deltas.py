@@ -45,6 +45,10 @@ def test_a_delta_from_a_stick_and_one_from_the_registry(world: World, tmp_path: 
 
         with pytest.raises(DeltaUnusable, match=f"is made from image {images[2].manifest_digest}, which is not here"):
             world.host.upgrade(take_from=f"oci:{tmp_path}/other")
+        told = world.host.doctor(f"oci:{tmp_path}/other")
+        with pytest.raises(DeltaUnusable) as caught:
+            world.host.image_pull(f"oci:{tmp_path}/other")
+        assert (told.works, told.error, told.message) == (False, DeltaUnusable.bus_name(), str(caught.value))
         assert world.versions() == ["1.0"]
 
         result = world.host.upgrade(take_from=f"oci-archive:{tmp_path}/update.oci-delta")
@@ -57,11 +61,14 @@ def test_a_delta_from_a_stick_and_one_from_the_registry(world: World, tmp_path: 
 
         deltas.serve(server, DeltaBuilder(images[1], images[2]))
         serve_image(server, images[2])
+        told = world.host.doctor(image)
         result = world.host.upgrade()
         assert result.deployment is not None
         assert result.deployment.id == _id_of(images[2], tmp_path / "whole")
         assert result.pull is not None
         assert 0 < result.pull.downloaded < 20_000
+        facts = told.steps[-1].facts
+        assert (facts["by-delta"], facts["download-size"]) == ("1", str(result.pull.downloaded))
     assert world.host.fsck().ok
 
 

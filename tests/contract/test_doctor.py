@@ -21,6 +21,9 @@ def test_a_pull_that_works(world: World) -> None:
     found = world.host.doctor(world.image)
     assert (found.works, found.exit_status, found.error) == (True, 0, "")
     assert next(step for step in found.steps if step.step == "manifest").facts["digest"] == digest
+    layers = next(step for step in found.steps if step.step == "layers")
+    assert (layers.state, layers.facts["missing"], layers.facts["whole"]) == ("ok", "1", "1")
+    assert "1 of 2 layers are not here" in layers.says[0]
     assert world.files() == before
     assert world.host.check().manifest_digest == digest
 

@@ -260,6 +260,15 @@ class TestElsewhere:
         assert f"it is a delta, made from image {OLD.manifest_digest}, which has to be in the repository" in said
         assert next(step for step in found.steps if step.step == "manifest").facts["digest"] == NEW.manifest_digest
 
+    def test_doctor_tells_that_the_old_image_is_not_here(self, tmp_path: Path) -> None:
+        machine = made(tmp_path, ImageBuilder([SAME]))
+        DeltaBuilder(OLD, NEW).write_layout(tmp_path / "stick")
+        found = DirectHost(machine.path, None, Config(), Notes()).doctor(f"oci:{tmp_path}/stick")
+        with pytest.raises(DeltaUnusable) as caught:
+            machine.pull(f"oci:{tmp_path}/stick")
+        assert (found.works, found.message) == (False, str(caught.value))
+        assert (found.steps[-1].step, found.steps[-1].state) == ("layers", "failed")
+
     def test_it_has_no_tree(self, tmp_path: Path) -> None:
         DeltaBuilder(OLD, NEW).write_layout(tmp_path / "stick")
         with pytest.raises(DeltaUnusable, match="it is a delta"):
@@ -389,6 +398,61 @@ class TestAttached:
         machine.pull(offered(server, DeltaBuilder(OLD, NEW, tar_diffs={1: endless})))
         assert machine.state(NEW) == same
         assert f"has more than {16 * len(NEW.layers[1].blob)} bytes when decompressed" in str(machine.progress)
+
+
+class TestDoctor:
+    """What it tells of layers is what a pull does then."""
+
+    def told(self, machine: Machine, name: str) -> tuple[dict[str, str], str]:
+        before = sorted(machine.path.rglob("*"))
+        found = DirectHost(machine.path, None, machine.config, Notes()).doctor(name)
+        assert found.works
+        assert sorted(machine.path.rglob("*")) == before
+        step = found.steps[-1]
+        assert (step.step, step.state) == ("layers", "ok")
+        return step.facts, "\n".join(step.says)
+
+    def test_which_delta_and_what_it_is_for(self, machine: Machine, server: ScriptedServer) -> None:
+        stranger, best = DeltaBuilder(ImageBuilder([SAME]), NEW), DeltaBuilder(OLD, NEW)
+        name = offered(server, stranger, best)
+        facts, said = self.told(machine, name)
+        part = best.manifest["layers"][2]["size"]
+        one, other = NEW.layers[1:]
+        assert "2 of 3 layers are not here" in said
+        assert f"delta {stranger.manifest_digest}: " in said
+        assert f"is made from image {stranger.old.manifest_digest}, which is not here" in said
+        assert f"delta {best.manifest_digest} would be used" in said
+        assert f"layer {one.digest} would come by delta: {part} B in place of 1.3 MB" in said
+        assert f"layer {other.digest} would come whole: 50.2 kB: the delta saves nothing of it" in said
+        assert (facts["by-delta"], facts["by-file"], facts["whole"]) == ("1", "0", "1")
+        assert facts["delta"] == best.manifest_digest
+        assert facts["download-size"] == str(machine.pull(name).downloaded)
+        facts, said = self.told(machine, name)
+        assert said == "all layers are here"
+        assert facts["missing"] == "0"
+
+    def test_why_none_is_used(self, machine: Machine, server: ScriptedServer) -> None:
+        chunked = ImageBuilder([SAME, ChunkedLayer(files(2))])
+        name = offered(server, image=chunked)
+        facts, said = self.told(machine, name)
+        assert "no delta to the image is attached to it" in said
+        assert facts["by-file"] == "1"
+        machine.config = Config(pull_deltas=False, pull_by_file=False)
+        facts, said = self.told(machine, name)
+        assert "deltas is false in bootcd.toml" in said
+        assert "by-file is false in bootcd.toml" in said
+        assert facts["whole"] == "1"
+        machine.config = Config()
+        offered(server, image=NEW)
+        server.serve(f"/v2/os/referrers/{NEW.manifest_digest}", Reply(403))
+        facts, said = self.told(machine, name)
+        assert "no deltas are looked for any more: " in said
+        assert "or not in the format zstd:chunked" in said
+        kept = machine.path / "state/bootcd/downloads" / NEW.layers[1].digest
+        kept.parent.mkdir(parents=True)
+        kept.write_bytes(b"x" * 1000)
+        facts, said = self.told(machine, name)
+        assert "an earlier pull has left 1.0 kB of its 1.3 MB" in said
 
 
 class TestOldFilesThatChange:

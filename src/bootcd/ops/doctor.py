@@ -2,9 +2,9 @@
 """How a pull of an image would go, step by step, in the order in which it goes.
 
 Nothing is decided here. What files say is told by the functions that a pull asks for its decisions; what a registry
-says, by a pull that ends after manifest, signatures and config, and that is watched (registry/observe.py); for root it
-is the process without rights that asks, as ever. A step that fails does not keep others from being told, as far as they
-do not need it.
+says, by a pull that ends before the first layer, and that is watched (registry/observe.py); for root it is the process
+without rights that asks, as ever. A step that fails does not keep others from being told, as far as they do not need
+it.
 
 This runs in the process of the caller and never in the daemon: it explains files of the machine, and whose right it is
 to read them is half of the explanation; asked by anybody, the daemon would tell what only root may read. It pulls as
@@ -20,13 +20,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import BootcdError
+from ..formats.oci import Descriptor
 from ..model import ImageReference, Platform, size_text
 from ..registry import registries
 from ..registry.client import served_by
 from ..registry.judgement import POLICIES, Judgement, Outcome, policy_file
 from ..registry.opening import endpoints, open_source
 from ..registry.sources import FetchedManifest, Source, SourceOptions
-from . import admit
+from . import admit, doctor_layers
 from .diagnosis import Diagnosis, DiagnosisStep
 from .doctor_places import Asked, Place, Telling, Watch, text
 from .machine import Machine
@@ -216,7 +217,9 @@ class _Examination:
                 return
             self._manifest(fetched)
             self._policy(reference, (source, fetched))
-            self._config(source, fetched)
+            layers = self._config(source, fetched)
+            if layers is not None:
+                self._layers(source, fetched, layers)
             self._complete = True
         finally:
             if source is not None:
@@ -279,15 +282,25 @@ class _Examination:
             raise admit.refusal(f"{reference} ({fetched.digest})", judgement)
         told.says.append("the image is accepted")
 
-    def _config(self, source: Source, fetched: FetchedManifest) -> None:
+    def _config(self, source: Source, fetched: FetchedManifest) -> list[tuple[Descriptor, str]] | None:
+        """Tells what the config says. Returns the layers with their diff IDs, unless something is wrong with it."""
+        layers: list[tuple[Descriptor, str]] | None = None
         with self._step("config") as told:
             # Whether the image is let in was told before; what it is for is told all the same, and nothing is kept.
             try:
                 _, config = fetch_config(source, admit.Admitted(fetched, admit.Verification()))
             finally:
                 told.says += map(text, self._watch.fresh())
-            layers = fetched.manifest.check_image(config)
+            layers = list(fetched.manifest.check_image(config))
             size = sum(descriptor.size for descriptor, _ in layers)
             told.facts |= {"platform": str(config.platform), "layers": str(len(layers)), "size": str(size)}
             told.says.append(f"for {config.platform}; at most {size_text(size)} to download, in "
                              f"{len(layers)} layer{'' if len(layers) == 1 else 's'}")
+        return layers
+
+    def _layers(self, source: Source, fetched: FetchedManifest, layers: list[tuple[Descriptor, str]]) -> None:
+        with self._step("layers") as told:
+            try:
+                doctor_layers.tell(told, self._machine, source, fetched, layers)
+            finally:
+                told.says += map(text, self._watch.fresh())

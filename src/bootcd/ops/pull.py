@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..store.ociimages import OciImages
 from ..store.repository import Repository
 from . import rollout
 from .admit import Admitted, name_of
-from .bydelta import check_delta
+from .deltas import check_delta
 from .fetch import Layers
 from .results import PullStats
 from .sight import check_sight
@@ -126,17 +126,25 @@ def examine(repository: Repository, source: Source, admitted: Admitted) -> Offer
     found = stated(source, admitted.fetched)
     check_documents(str(source.reference), found, admitted.fetched.data, config_data)
     layers = admitted.fetched.manifest.check_image(config)
+    return Offer(admitted, config_data, config, layers, lacking(repository, source, admitted.fetched, layers), found)
+
+
+def lacking(
+    repository: Repository, source: Source, fetched: FetchedManifest, layers: Iterable[tuple[oci.Descriptor, str]],
+) -> tuple[tuple[oci.Descriptor, str], ...]:
+    """The layers that are missing, each once. Raises DeltaUnusable when the source is a delta that they cannot be made
+    from."""
     missing: dict[str, oci.Descriptor] = {}
     for descriptor, diff_id in layers:
         if diff_id not in missing and not has_layer(repository, diff_id):
             missing[diff_id] = descriptor
-    lacking = tuple((descriptor, diff_id) for diff_id, descriptor in missing.items())
-    if admitted.fetched.delta is not None:
+    found = tuple((descriptor, diff_id) for diff_id, descriptor in missing.items())
+    if fetched.delta is not None:
         try:
-            check_delta(repository, admitted.fetched.delta, lacking)
+            check_delta(repository, fetched.delta, found)
         except DeltaUnusable as error:
             raise DeltaUnusable(f"{name_of(source)}: {error}") from None
-    return Offer(admitted, config_data, config, layers, lacking, found)
+    return found
 
 
 def fetch_config(source: Source, admitted: Admitted) -> tuple[bytes, oci.Config]:
