@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -63,7 +64,8 @@ class Machine:
 
     def publish(self, version: str, *, slow: bool = False) -> ImageBuilder:
         """Let the tag name another image, and see it, as the timer does. The layers of a slow one never come."""
-        image = os_image(version, more=[Layer([File("usr/lib/large", version.encode() * 100_000)])] if slow else ())
+        large = Random(version).randbytes(300_000)
+        image = os_image(version, more=[Layer([File("usr/lib/large", large)])] if slow else ())
         serve_image(self.server, image)
         if slow:
             for digest, data in image.blobs().items():
