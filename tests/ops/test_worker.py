@@ -307,6 +307,28 @@ def test_signals_that_had_to_wait_are_delivered_later() -> None:
         interruption._handle(signal.SIGTERM, None)
 
 
+def test_a_signal_is_not_lost_where_python_ignores_what_is_raised() -> None:
+    """In a callback of a weak reference."""
+    program = """if True:
+        import os, signal, weakref
+        from bootcd.ops.worker import Interruption
+        interruption = Interruption()
+        interruption.install()
+        class Thing: pass
+        thing = Thing()
+        def gone(reference):
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000): pass
+        reference = weakref.ref(thing, gone)
+        del thing
+        print("still here", flush=True)
+        interruption.deliver()
+        """
+    done = subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("still here\n", -signal.SIGINT)
+    assert "Exception ignored" not in done.stderr
+
+
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
     ends = os.pipe()

@@ -80,6 +80,7 @@ class Interruption:
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._handle)
+        sys.unraisablehook = self._ignored
 
     def ignore(self) -> None:
         """Not any more."""
@@ -93,6 +94,14 @@ class Interruption:
             self._pending = True
         else:
             raise KeyboardInterrupt
+
+    def _ignored(self, what: sys.UnraisableHookArgs) -> None:
+        """A signal that comes during a callback of a weak reference, or `__del__`, is raised there, where Python passes
+        over it: it waits, too."""
+        if isinstance(what.exc_value, KeyboardInterrupt):
+            self._pending = True
+        else:
+            sys.__unraisablehook__(what)
 
     @contextmanager
     def held(self) -> Iterator[None]:
