@@ -72,7 +72,7 @@ def peers(address: str, work: Path, repeat: int) -> Iterator[tuple[str, Run]]:
 
         # It has skopeo fetch, which looks there for whom it may talk to without TLS.
         registries = work / ".config/containers/registries.conf"
-        registries.parent.mkdir(parents=True)
+        registries.parent.mkdir(parents=True, exist_ok=True)
         registries.write_text(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n')
         theirs = ["env", f"HOME={work}", "cfsctl", "--repo", str(work / "cfsctl"), "oci", "pull", reference, "bench"]
         yield "cfsctl oci pull", _fastest(begin, theirs, repeat)
