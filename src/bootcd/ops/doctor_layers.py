@@ -48,6 +48,7 @@ class _Layers:
         self._source = source
         self._fetched = fetched
         self._config: Config = session.config
+        self._kept = session.partials.sizes()
         self._ways: Counter[str] = Counter()
         self._size = 0
 
@@ -89,9 +90,8 @@ class _Layers:
                              f"the delta has {size_text(part.size)} for its {size_text(size)}")
         if not is_remote(self._source):
             return self._way(descriptor, WHOLE, size, f"{size_text(size)}, which are on this machine")
-        kept = self._session.partials.sizes()
-        if descriptor.digest in kept:
-            here = min(kept[descriptor.digest], size)
+        if descriptor.digest in self._kept:
+            here = min(self._kept[descriptor.digest], size)
             return self._way(descriptor, WHOLE, size - here,
                              f"an earlier pull has left {size_text(here)} of its {size_text(size)}")
         part = part_of(choice.delta, descriptor)
